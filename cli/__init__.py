@@ -1,0 +1,1 @@
+"""The command line of glraster: one module for every verb."""

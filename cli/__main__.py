@@ -1,0 +1,5 @@
+"""`python -m glraster_cli`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,84 @@
+"""The `glraster` command: its verbs, loaded when called, and the one place where errors become a line and a status."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+from glraster._version import __version__
+from glraster.errors import GlrasterError
+
+VERBS = {
+    "segment": "Map the land cover of a scene.",
+    "model": "Import, inspect and convert model files.",
+}
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their own, imported only when one of them runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f".{cmd_name}", __package__).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "GLRASTER",
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="glraster")
+def glraster() -> None:
+    """Land-cover maps and polygons from scenes of any size."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its status."""
+    _log_to_stderr()
+    try:
+        status = glraster.main(arguments, prog_name="glraster", standalone_mode=False)
+    except GlrasterError as error:
+        _tell(error, f"error: {error}")
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as error:
+        _tell(error.__cause__ or error, "interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _tell(error: BaseException, line: str) -> None:
+    click.echo("; ".join([f"glraster: {line}", *getattr(error, "__notes__", [])]), err=True)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("glraster: %(levelname)s: %(message)s"))
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.addLevelName(level, logging.getLevelName(level).lower())
+    logger = logging.getLogger("glraster")
+    logger.handlers = [handler]
+    logger.setLevel(logging.WARNING)

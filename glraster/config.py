@@ -1,0 +1,62 @@
+"""Frozen records that describe a model: its classes, its network, and the imagery it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Mode = Literal["global", "local", "full"]
+"""What a model holds: the global branch alone, global → local, or both ways."""
+
+Branch = Literal["global", "local", "full"]
+"""Whose logits are asked for: the global head, the local head, or the aggregation of both."""
+
+NODATA = 255
+"""Mask value of a pixel without class."""
+
+
+@dataclass(frozen=True)
+class LandClass:
+    """One class: `id` is its value in masks (0 to 254), `color` is RGB, 0 to 255."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides the shapes of a GLNet's weights.
+
+    `bands` input channels; `classes` output channels; `backbone` is resnet18, resnet34 or resnet50;
+    `width` channels of the feature pyramid (256 in the paper; its heads have half of it per level).
+    """
+
+    mode: Mode
+    bands: int
+    classes: int
+    backbone: str = "resnet50"
+    width: int = 256
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What `segment` must know of a model besides its weights.
+
+    Pixels become network input as `(value / scale - mean) / std`, bands last broadcast; `dtype` is the pixel
+    type the model was trained on. `gsd_m` is metres per pixel (None: any), `context_px` the extent the global
+    branch sees, `tile_px` the side of a local tile, `thumbnail_px` the side of the downsampled context.
+    """
+
+    architecture: Architecture
+    classes: tuple[LandClass, ...]
+    dtype: str = "uint8"
+    scale: float = 255.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    gsd_m: float | None = None
+    context_px: int = 2448
+    tile_px: int = 508
+    thumbnail_px: int = 508
+    provenance: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,38 @@
+"""The errors a user can meet. The command line turns each into one line; everything else is a bug."""
+
+from __future__ import annotations
+
+
+class GlrasterError(Exception):
+    """Something the user can put right. The message says what is wrong, where, and what to do next.
+
+    `exit_code` is the status with which the command line ends: 1, or 2 for a wrong call.
+    """
+
+    exit_code = 1
+
+
+class UsageError(GlrasterError):
+    """The call contradicts itself or the model: a wrong option, not a wrong file."""
+
+    exit_code = 2
+
+
+class SceneError(GlrasterError):
+    """The scene cannot be read as a raster, or lacks what the model needs."""
+
+
+class OutputError(GlrasterError):
+    """An output cannot be written, or exists and may not be replaced."""
+
+
+class ModelError(GlrasterError):
+    """A model file or an official checkpoint is damaged, unknown, or not one."""
+
+
+class ResumeError(GlrasterError):
+    """The parts on disk belong to another model, scene or setting."""
+
+
+class DeviceError(GlrasterError):
+    """The compute device that was asked for is absent or out of memory."""

@@ -1,0 +1,296 @@
+"""Read context windows of a scene: anything GDAL opens, resampled to the model's ground sample distance."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterioWindow
+
+from glraster.errors import SceneError
+from glraster.raster.georef import gsd_m
+from glraster.raster.grid import Window, working_grid
+
+log = logging.getLogger(__name__)
+
+GSD_TOLERANCE = 0.1
+"""A scene whose GSD differs from the model's by no more than this share is read in its own pixels."""
+
+GDAL_OPTIONS: dict[str, Any] = {"GDAL_CACHEMAX": 192 * 2**20}
+"""A cache of bounded size: GDAL's own default is a share of the machine's memory."""
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A linear map of scene values to the model's: `low` becomes 0, `high` becomes `top`; clipped beyond."""
+
+    low: float
+    high: float
+    top: float
+
+    def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        scaled = (image.astype(np.float32) - self.low) * (self.top / (self.high - self.low))
+        return np.clip(scaled, 0, self.top, out=scaled)
+
+
+class Scene:
+    """An open scene: its own grid, its working grid, and windows of its pixels.
+
+    Use as a context manager. `shape` is (height, width) of the scene's own grid; `indexes` are the 1-based bands
+    that are read; `grid` maps to working pixels; `stretch` is applied to the values where it is not None.
+    Memory: one window, and GDAL's block cache.
+    """
+
+    def __init__(self, path: str, indexes: Sequence[int] | None, bands: int, nodata: float | None = None) -> None:
+        self.path = path
+        self._overlay: str | None = None
+        self._dataset = self._open(path, nodata)
+        try:
+            self.indexes = _choose_bands(self._dataset, path, indexes, bands)
+            self._check_dtype()
+        except SceneError:
+            self.close()
+            raise
+        self.shape: tuple[int, int] = (self._dataset.height, self._dataset.width)
+        self.grid = working_grid(*self.shape, (1.0, 1.0))
+        self.stretch: Stretch | None = None
+
+    def _open(self, path: str, nodata: float | None) -> DatasetReader:
+        try:
+            dataset = rasterio.open(path)
+            if nodata is not None:
+                dataset = self._override_nodata(dataset, nodata)
+        except (RasterioError, OSError) as error:
+            raise SceneError(f"{path}: cannot be opened as a raster: {_reason(error, path)}") from error
+        except ValueError as error:
+            raise SceneError(f"{path}: nodata {nodata:g} is no value of this scene: {error}") from error
+        return dataset
+
+    def _override_nodata(self, dataset: DatasetReader, nodata: float) -> DatasetReader:
+        self._overlay = f"/vsimem/glraster-{uuid.uuid4().hex}.vrt"
+        with dataset:
+            rasterio.shutil.copy(dataset, self._overlay, driver="VRT")
+        with rasterio.open(self._overlay, "r+") as overlay:
+            overlay.nodata = nodata
+        return rasterio.open(self._overlay)
+
+    def _check_dtype(self) -> None:
+        dtypes = {self._dataset.dtypes[i - 1] for i in self.indexes}
+        if any("complex" in dtype for dtype in dtypes):
+            raise SceneError(f"{self.path}: has complex pixels; convert them to amplitude first (gdal_calc, rio calc)")
+        if len(dtypes) > 1:
+            raise SceneError(f"{self.path}: bands {self.indexes} differ in dtype: {', '.join(sorted(dtypes))}")
+        self.dtype: str = dtypes.pop()
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._dataset.close()
+        if self._overlay is not None:
+            rasterio.shutil.delete(self._overlay, driver="VRT")
+            self._overlay = None
+
+    @property
+    def crs(self) -> CRS | None:
+        return self._dataset.crs
+
+    @property
+    def transform(self) -> Affine:
+        transform: Affine = self._dataset.transform
+        return transform
+
+    @property
+    def extent(self) -> Window:
+        """The whole scene in its own pixels."""
+        return Window(0, 0, *self.shape)
+
+    @property
+    def gsd_m(self) -> tuple[float, float] | None:
+        """Metres per scene pixel of rows and columns at the centre; None without a CRS."""
+        return gsd_m(self.crs, self.transform, *self.shape)
+
+    @property
+    def all_valid(self) -> bool:
+        """Whether every pixel is known to be valid without a look at it."""
+        flags = self._mask_flags()
+        return not np.issubdtype(self.dtype, np.floating) and all(f == [MaskFlags.all_valid] for f in flags)
+
+    def resample_to(self, target_gsd_m: float) -> None:
+        """Lay the working grid at `target_gsd_m`, unless the scene's GSD is within `GSD_TOLERANCE` of it.
+
+        Raises:
+            SceneError: where the scene has no CRS that tells metres.
+        """
+        own = self.gsd_m
+        if own is None:
+            raise SceneError(
+                f"{self.path}: has no CRS that tells metres, so it cannot be read at {target_gsd_m:g} m; assign one "
+                "(rio edit-info --crs) or use --gsd native"
+            )
+        scale = (target_gsd_m / own[0], target_gsd_m / own[1])
+        if any(abs(s - 1) > GSD_TOLERANCE for s in scale):
+            self.grid = working_grid(*self.shape, scale)
+
+    def identity(self) -> dict[str, object]:
+        """What tells this scene from another or from an edited one, as JSON values."""
+        files = [Path(name) for name in self._dataset.files if not name.startswith("/vsi")]
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        return {
+            "path": Path(self.path).name,
+            "files": [list(stat) for stat in stats],
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "bands": list(self.indexes),
+            "crs": self.crs.to_wkt() if self.crs else None,
+            "transform": list(self.transform)[:6],
+            "nodata": str(self._dataset.nodata),
+        }
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+        """Read a window of the working grid.
+
+        Args:
+            window: working pixels; it may reach beyond the scene, where no pixel is valid.
+
+        Returns:
+            image (bands, height, width) in the scene's dtype (float32 where stretched), invalid pixels filled with
+            the mean of the window's valid ones; valid (height, width).
+
+        Raises:
+            SceneError: where the file cannot be read there.
+        """
+        inside = window.intersection(Window(0, 0, self.grid.rows.working, self.grid.columns.working))
+        dtype = np.float32 if self.stretch else np.dtype(self.dtype)
+        image = np.zeros((len(self.indexes), window.height, window.width), dtype)
+        valid = np.zeros((window.height, window.width), bool)
+        if inside is None:
+            return image, valid
+        target = (
+            slice(inside.top - window.top, inside.bottom - window.top),
+            slice(inside.left - window.left, inside.right - window.left),
+        )
+        pixels, valid[target] = self._read_inside(inside)
+        image[:, *target] = self.stretch.apply(pixels) if self.stretch else pixels
+        _fill_invalid(image, valid)
+        return image, valid
+
+    def _read_inside(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+        rows, columns = self.grid.rows, self.grid.columns
+        source = RasterioWindow(
+            window.left * columns.scale,
+            window.top * rows.scale,
+            window.width * columns.scale,
+            window.height * rows.scale,
+        )
+        shape = (window.height, window.width)
+        shrinks = rows.scale > 1 or columns.scale > 1
+        resampling = Resampling.nearest if self.grid.native else Resampling.average if shrinks else Resampling.bilinear
+        with self._reading():
+            pixels = self._dataset.read(
+                self.indexes, window=source, out_shape=(len(self.indexes), *shape), resampling=resampling
+            )
+            return pixels, self._mask(source, shape) & _finite(pixels)
+
+    def read_valid(self, window: Window) -> BoolArray:
+        """Which pixels of a window of the scene's own grid are valid, (height, width)."""
+        source = RasterioWindow(window.left, window.top, window.width, window.height)
+        shape = (window.height, window.width)
+        with self._reading():
+            valid = self._mask(source, shape)
+            if np.issubdtype(self.dtype, np.floating):
+                valid &= _finite(self._dataset.read(self.indexes, window=source))
+            return valid
+
+    def sample(self, side: int = 128, count: int = 8) -> npt.NDArray[Any]:
+        """Valid values of every band from count x count small windows spread over the scene, (bands, n)."""
+        height, width = min(side, self.shape[0]), min(side, self.shape[1])
+        found = []
+        for row in np.unique(np.linspace(0, self.shape[0] - height, count).astype(int)):
+            for column in np.unique(np.linspace(0, self.shape[1] - width, count).astype(int)):
+                source = RasterioWindow(int(column), int(row), width, height)
+                with self._reading():
+                    pixels = self._dataset.read(self.indexes, window=source)
+                    valid = self._mask(source, (height, width)) & _finite(pixels)
+                found.append(pixels[:, valid])
+        return np.concatenate(found, axis=1)
+
+    def _mask_flags(self) -> list[list[MaskFlags]]:
+        return [list(self._dataset.mask_flag_enums[i - 1]) for i in self.indexes]
+
+    def _mask(self, source: RasterioWindow, shape: tuple[int, int]) -> BoolArray:
+        """GDAL's dataset mask: one for all bands, or valid where any of the bands is."""
+        flags = self._mask_flags()
+        if all(f == [MaskFlags.all_valid] for f in flags):
+            return np.ones(shape, bool)
+        shared = MaskFlags.per_dataset in flags[0]
+        indexes = self.indexes[:1] if shared else self.indexes
+        masks = self._dataset.read_masks(indexes, window=source, out_shape=(len(indexes), *shape))
+        return np.asarray((masks > 0).any(axis=0))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except RasterioIOError as error:
+            raise SceneError(f"{self.path}: cannot be read, it may be damaged: {_reason(error, self.path)}") from error
+
+
+def _choose_bands(dataset: DatasetReader, path: str, indexes: Sequence[int] | None, bands: int) -> tuple[int, ...]:
+    if dataset.count == 0:
+        parts = f"; name one of its {len(dataset.subdatasets)} subdatasets" if dataset.subdatasets else ""
+        raise SceneError(f"{path}: holds no raster band{parts}")
+    if indexes is None:
+        colour = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
+        if len(colour) < bands:
+            raise SceneError(f"{path}: has {len(colour)} bands without alpha, the model needs {bands}")
+        return tuple(colour[:bands])
+    absent = [i for i in indexes if i not in dataset.indexes]
+    if absent:
+        raise SceneError(f"{path}: has no band {absent[0]}; its bands are 1 to {dataset.count}")
+    if len(indexes) != bands:
+        raise SceneError(f"--bidx names {len(indexes)} bands, the model needs {bands}")
+    return tuple(indexes)
+
+
+def _finite(pixels: npt.NDArray[Any]) -> BoolArray:
+    if not np.issubdtype(pixels.dtype, np.floating):
+        return np.ones(pixels.shape[1:], bool)
+    return np.asarray(np.isfinite(pixels).all(axis=0))
+
+
+def _fill_invalid(image: npt.NDArray[Any], valid: BoolArray) -> None:
+    if valid.all() or not valid.any():
+        image[:, ~valid] = 0
+        return
+    for band in image:
+        band[~valid] = np.asarray(band[valid].mean(dtype=np.float64)).astype(image.dtype)
+
+
+def _reason(error: Exception, path: str) -> str:
+    """GDAL's own last word, in one line and without the path that the caller names already."""
+    cause = error.__cause__ or error
+    text = " ".join(str(cause).split())
+    return text.removeprefix(f"{path}: ").removeprefix(f"'{path}' ").rstrip(".") or type(error).__name__

@@ -1,0 +1,225 @@
+"""Write rasters as Cloud-Optimized GeoTIFFs that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from xml.sax.saxutils import escape
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+from rasterio.windows import Window as RasterioWindow
+
+from glraster.config import NODATA, LandClass
+from glraster.errors import OutputError, UsageError
+from glraster.raster.grid import Window
+
+BLOCK_PX = 512
+CLASSES_TAG = "GLRASTER_CLASSES"
+
+COG_DEFAULTS = {
+    "COMPRESS": "DEFLATE",
+    "BLOCKSIZE": str(BLOCK_PX),
+    "BIGTIFF": "IF_SAFER",
+    "NUM_THREADS": "ALL_CPUS",
+}
+
+
+@dataclass(frozen=True)
+class RasterForm:
+    """Grid and meaning of an output raster of uint8 values with nodata 255.
+
+    `classes` colours a single band and names its values; `band_names` describes the bands; `overviews` is the
+    GDAL resampling of the overviews.
+    """
+
+    height: int
+    width: int
+    crs: CRS | None
+    transform: Affine
+    classes: tuple[LandClass, ...] = ()
+    band_names: tuple[str, ...] = ("",)
+    overviews: str = "MODE"
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class CogWriter:
+    """A raster that is written block by block in a staging folder and moved to its place when it is complete.
+
+    Use as a context manager: on an error nothing appears under the final name. `options` are creation options
+    of GDAL's COG driver. Memory: GDAL's block cache.
+    """
+
+    def __init__(self, path: Path, form: RasterForm, options: Sequence[tuple[str, str]] = ()) -> None:
+        self.path = path
+        self._form = form
+        self._options = {**COG_DEFAULTS, **{name.upper(): value for name, value in options}}
+        self._staging = staging_folder(path)
+        self._plain = self._staging / "blocks.tif"
+        self._cog = self._staging / "cog.tif"
+        with self._writing():
+            self._staging.mkdir(exist_ok=True)
+            self._clean()
+            self._dataset = rasterio.open(self._plain, "w", **self._profile())
+            self._describe()
+
+    def _profile(self) -> dict[str, object]:
+        return {
+            "driver": "GTiff",
+            "width": self._form.width,
+            "height": self._form.height,
+            "count": len(self._form.band_names),
+            "dtype": "uint8",
+            "nodata": NODATA,
+            "crs": self._form.crs,
+            "transform": self._form.transform,
+            "tiled": True,
+            "blockxsize": BLOCK_PX,
+            "blockysize": BLOCK_PX,
+            "interleave": "band",
+            "compress": "deflate",
+            "zlevel": 1,
+            "bigtiff": "if_safer",
+        }
+
+    def _describe(self) -> None:
+        self._dataset.update_tags(**self._form.tags)
+        for index, name in enumerate(self._form.band_names, start=1):
+            self._dataset.set_band_description(index, name)
+        if self._form.classes:
+            self._dataset.update_tags(**{CLASSES_TAG: classes_json(self._form.classes)})
+            self._dataset.write_colormap(1, {c.id: (*c.color, 255) for c in self._form.classes})
+
+    def write(self, window: Window, values: npt.NDArray[np.uint8]) -> None:
+        """Write (bands, height, width) or (height, width) values at a window of the output's grid."""
+        bands = values if values.ndim == 3 else values[None]
+        with self._writing():
+            self._dataset.write(bands, window=RasterioWindow(window.left, window.top, window.width, window.height))
+
+    def finish(self) -> None:
+        """Turn the blocks into a COG with overviews, still in the staging folder."""
+        with self._writing():
+            self._dataset.close()
+            rasterio.shutil.copy(
+                self._plain,
+                self._cog,
+                driver="COG",
+                OVERVIEW_RESAMPLING=self._form.overviews,
+                **self._options,
+            )
+            self._plain.unlink()
+            with rasterio.open(self._cog) as written:
+                if (written.height, written.width) != (self._form.height, self._form.width):
+                    raise OSError("the COG driver wrote an incomplete file")
+
+    def publish(self) -> None:
+        """Move the finished COG and its side-car with class names to their place."""
+        with self._writing():
+            sidecar = self.path.with_name(self.path.name + ".aux.xml")
+            if self._form.classes:
+                temporary = self._staging / "names.xml"
+                temporary.write_text(_names_xml(self._form.classes), encoding="utf-8")
+                temporary.replace(sidecar)
+            else:
+                sidecar.unlink(missing_ok=True)
+            self._cog.replace(self.path)
+
+    def __enter__(self) -> CogWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._dataset.closed:
+            try:
+                self._dataset.close()
+            except RasterioError:
+                if error is None:
+                    raise
+        self._clean()
+        remove_if_empty(self._staging)
+
+    def _clean(self) -> None:
+        for pattern in (f"{self._plain.name}*", f"{self._cog.name}*", "names.xml"):
+            for leftover in self._staging.glob(pattern):
+                leftover.unlink()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (RasterioError, OSError) as error:
+            raise OutputError(f"{self.path}: cannot be written: {_disk_reason(error, self._staging)}") from error
+
+
+def check_creation_options(options: Sequence[tuple[str, str]]) -> None:
+    """Try the creation options on a small raster, before hours of work depend on them.
+
+    Raises:
+        UsageError: where GDAL's COG driver refuses them.
+    """
+    names = {name.upper(): value for name, value in options}
+    try:
+        with MemoryFile() as tiny, MemoryFile() as cog:
+            with tiny.open(driver="GTiff", width=16, height=16, count=1, dtype="uint8") as dataset:
+                dataset.write(np.zeros((1, 16, 16), np.uint8))
+            rasterio.shutil.copy(tiny.name, cog.name, driver="COG", **{**COG_DEFAULTS, **names})
+    except (RasterioError, OSError) as error:
+        told = " ".join(f"--co {name}={value}" for name, value in options)
+        raise UsageError(f"GDAL refuses {told}: {error.__cause__ or error}") from error
+
+
+def staging_folder(output: Path) -> Path:
+    """The folder beside an output that holds everything unfinished about it."""
+    return output.with_name(output.name + ".parts")
+
+
+def remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def classes_json(classes: Sequence[LandClass]) -> str:
+    """Classes as the text of a raster's `GLRASTER_CLASSES` tag."""
+    return json.dumps([{"id": c.id, "name": c.name, "color": list(c.color)} for c in classes])
+
+
+def _disk_reason(error: Exception, folder: Path) -> str:
+    existing = folder if folder.exists() else folder.parent
+    if existing.exists() and shutil.disk_usage(existing).free < 2**20:
+        return "no space left on device; free some or choose another folder"
+    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error.__cause__ or error)
+    return " ".join(text.split())
+
+
+def _names_xml(classes: Sequence[LandClass]) -> str:
+    """GDAL's side-car with category names and a raster attribute table, which GIS programs show as a legend."""
+    by_id = {c.id: c for c in classes}
+    names = [by_id[i].name if i in by_id else "" for i in range(max(by_id) + 1)]
+    categories = "".join(f"<Category>{escape(name)}</Category>" for name in names)
+    columns = [("Value", 0, 0), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
+    fields = "".join(
+        f'<FieldDefn index="{i}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
+        for i, (name, kind, usage) in enumerate(columns)
+    )
+    rows = "".join(
+        f'<Row index="{i}">' + "".join(f"<F>{escape(str(v))}</F>" for v in (c.id, c.name, *c.color)) + "</Row>"
+        for i, c in enumerate(classes)
+    )
+    table = f'<GDALRasterAttributeTable tableType="thematic">{fields}{rows}</GDALRasterAttributeTable>'
+    return (
+        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{categories}</CategoryNames>{table}'
+        "</PAMRasterBand></PAMDataset>\n"
+    )
