@@ -30,7 +30,7 @@ def pixel_vectors_m(crs: CRS | None, transform: Affine, row: float, column: floa
     """
     if crs is None or not (crs.is_geographic or crs.is_projected):
         return None
-    points = [transform * (column, row), transform * (column, row + 1), transform * (column + 1, row)]
+    points = [transform @ point for point in ((column, row), (column, row + 1), (column + 1, row))]
     try:
         longitude, latitude = transform_points(crs, _WGS84, [p[0] for p in points], [p[1] for p in points])
     except RasterioError:
@@ -69,7 +69,7 @@ def bounds_window(bounds: tuple[float, float, float, float], transform: Affine, 
     left, bottom, right, top = bounds
     if not (left < right and bottom < top and all(map(math.isfinite, bounds))):
         raise SceneError(f"bounds {bounds} are empty; give LEFT BOTTOM RIGHT TOP with left < right, bottom < top")
-    corners = [~transform * corner for corner in ((left, top), (left, bottom), (right, top), (right, bottom))]
+    corners = [~transform @ corner for corner in ((left, top), (left, bottom), (right, top), (right, bottom))]
     columns, rows = [c for c, _ in corners], [r for _, r in corners]
     # Bounds copied from a file carry rounding noise: a thousandth of a pixel is not meant.
     first_row, first_column = math.floor(min(rows) + 1e-3), math.floor(min(columns) + 1e-3)
@@ -85,6 +85,6 @@ def bounds_window(bounds: tuple[float, float, float, float], transform: Affine, 
 
 def raster_bounds(transform: Affine, height: int, width: int) -> tuple[float, float, float, float]:
     """(left, bottom, right, top) of a raster's four corners, also where it is rotated or south-up."""
-    corners = [transform * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    corners = [transform @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     return min(xs), min(ys), max(xs), max(ys)

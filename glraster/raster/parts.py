@@ -56,11 +56,13 @@ class PartFolder:
         path = self.file(row, column)
         if not path.exists():
             return None
-        with path.open("rb") as stream:
-            (rows, _, columns), offset = _header(stream)
-        if path.stat().st_size != offset + rows * self.classes * columns * 2:
+        try:
+            with path.open("rb") as stream:
+                (rows, classes, columns), offset = _header(stream)
+        except ValueError:  # a damaged header
             return None
-        return rows, columns
+        whole = path.stat().st_size == offset + rows * classes * columns * 2
+        return (rows, columns) if whole and classes == self.classes else None
 
     def read_rows(self, row: int, column: int, start: int, stop: int) -> npt.NDArray[np.float16] | None:
         """Cells of rows [start, stop) of a part as (rows, classes, columns); None where it was skipped."""

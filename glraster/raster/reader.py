@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
@@ -31,10 +32,22 @@ log = logging.getLogger(__name__)
 GSD_TOLERANCE = 0.1
 """A scene whose GSD differs from the model's by no more than this share is read in its own pixels."""
 
-GDAL_OPTIONS: dict[str, Any] = {"GDAL_CACHEMAX": 192 * 2**20}
-"""A cache of bounded size: GDAL's own default is a share of the machine's memory."""
+_CACHE_BYTES = 192 * 2**20
 
 BoolArray = npt.NDArray[np.bool_]
+
+
+@contextmanager
+def gdal_session() -> Iterator[None]:
+    """GDAL with a block cache of bounded size (its own default is a share of the machine's memory).
+
+    rasterio's warning of a raster without georeference is left out: `Scene` gives it once, in words.
+    """
+    with (
+        rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES),
+        warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore"),
+    ):
+        yield
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,8 @@ class Scene:
         self.shape: tuple[int, int] = (self._dataset.height, self._dataset.width)
         self.grid = working_grid(*self.shape, (1.0, 1.0))
         self.stretch: Stretch | None = None
+        if self.crs is None and self.transform.is_identity:
+            log.warning("%s: has no georeference; its map will have pixel coordinates", path)
 
     def _open(self, path: str, nodata: float | None) -> DatasetReader:
         try:

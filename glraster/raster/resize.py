@@ -12,7 +12,8 @@ def thumbnail(image: npt.NDArray[np.generic], height: int, width: int) -> npt.ND
     """Resize an image with an anti-aliased triangle filter.
 
     uint8 images are resized with the integer arithmetic of Pillow's `Image.resize(..., BILINEAR)`, bit by bit,
-    because GLNet's published weights were trained on its output; other dtypes in float32.
+    because GLNet's published weights were trained on its output; other dtypes in float32. Rows are resized first, as
+    Pillow did then (Pillow 13 turns the order for tall images, which moves some values by one).
 
     Args:
         image: (C, H, W).

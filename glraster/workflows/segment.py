@@ -25,7 +25,7 @@ from glraster.raster.assemble import Assembly, ScoreArray, best_class, softmax
 from glraster.raster.georef import pixel_area_m2
 from glraster.raster.grid import STRIDE, FloatArray, Window
 from glraster.raster.parts import PartFolder
-from glraster.raster.reader import GDAL_OPTIONS
+from glraster.raster.reader import gdal_session
 from glraster.raster.writer import CogWriter, RasterForm, staging_folder
 from glraster.workflows.prepare import Job, SegmentOptions, prepared
 
@@ -107,7 +107,7 @@ def segment(
     Memory depends on the context window, the tile and the network, not on the scene.
     """
     started = time.perf_counter()
-    with rasterio.Env(**GDAL_OPTIONS), prepared(os.fspath(scene), Path(output), Path(model), options) as job:
+    with gdal_session(), prepared(os.fspath(scene), Path(output), Path(model), options) as job:
         windows = {"done": 0, "skipped": 0, "reused": 0}
         report = progress or (lambda _: None)
         if job.options.merge == "paper":
@@ -136,7 +136,7 @@ def plan_segment(
     options: SegmentOptions | None = None,
 ) -> Estimate:
     """Check everything `segment` would check and estimate its cost; compute and write nothing."""
-    with rasterio.Env(**GDAL_OPTIONS), prepared(os.fspath(scene), Path(output), Path(model), options) as job:
+    with gdal_session(), prepared(os.fspath(scene), Path(output), Path(model), options) as job:
         views = 8 if job.options.tta else 1
         return estimate(job.plan, job.spec, job.branch, job.batch, job.device, views)
 
