@@ -1,13 +1,12 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
-SCENE := demo/scene.tif
 
 .PHONY: demo check lint test
 
-demo: .venv/installed $(SCENE)
-	$(BIN)/python examples/demo.py demo
+demo: demo/scene.tif demo/model.safetensors
+	$(BIN)/glraster segment demo/scene.tif -o demo/mask.tif --model demo/model.safetensors --overwrite
 
-check: .venv/installed lint test
+check: lint test
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -23,6 +22,8 @@ test: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(SCENE): .venv/installed examples/make_scene.py
-	mkdir -p demo
+demo/scene.tif: .venv/installed
 	$(BIN)/python examples/make_scene.py $@
+
+demo/model.safetensors: .venv/installed
+	$(BIN)/python examples/make_model.py $@

@@ -15,6 +15,7 @@ from glraster.errors import GlrasterError
 VERBS = {
     "segment": "Map the land cover of a scene.",
     "model": "Import, inspect and convert model files.",
+    "catalog": "Make and check catalogs of training data.",
 }
 INTERRUPTED = 130
 

@@ -36,3 +36,16 @@ class ResumeError(GlrasterError):
 
 class DeviceError(GlrasterError):
     """The compute device that was asked for is absent or out of memory."""
+
+
+class CatalogError(GlrasterError):
+    """A catalog, or the data it names, cannot be trained on.
+
+    `problems` has all that is wrong, each with its place; `source` is the file in which they stand, where it is one.
+    """
+
+    def __init__(self, *problems: str, source: str = "") -> None:
+        self.problems = problems
+        self.source = source
+        found = problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems", *problems])
+        super().__init__(f"{source}: {found}" if source else found)

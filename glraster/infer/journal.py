@@ -106,7 +106,7 @@ class Journal:
     def _compare(self) -> None:
         try:
             record = json.loads(self._file.read_text())
-            known, kind = record["fingerprint"], record["format"]
+            known, kind = dict(record["fingerprint"]), record["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise ResumeError(f"{self._file}: is damaged; start anew with --overwrite") from error
         if kind != JOURNAL_FORMAT:

@@ -47,7 +47,9 @@ class Assembly:
     def _cells(self, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]) -> Window:
         height, width = self.windows.rows.side // STRIDE, self.windows.columns.side // STRIDE
         top, left = max(0, int(np.floor(rows[0]))), max(0, int(np.floor(columns[0])))
-        bottom, right = min(height, int(np.floor(rows[-1])) + 2), min(width, int(np.floor(columns[-1])) + 2)
+        # the first pixels lie before the centre of cell 0, yet their taps are cells 0 and 1
+        last_row, last_column = max(0, int(np.floor(rows[-1]))), max(0, int(np.floor(columns[-1])))
+        bottom, right = min(height, last_row + 2), min(width, last_column + 2)
         return Window(top, left, bottom - top, right - left)
 
     def _blend(self, area: Window) -> tuple[FloatArray, FloatArray]:

@@ -42,7 +42,8 @@ def pixel_vectors_m(crs: CRS | None, transform: Affine, row: float, column: floa
     curvature = 1 - eccentricity2 * math.sin(lat[0]) ** 2
     north_m = _SEMI_MAJOR_M * (1 - eccentricity2) / curvature**1.5
     east_m = _SEMI_MAJOR_M / math.sqrt(curvature) * math.cos(lat[0])
-    return np.stack([(lon[1:] - lon[0]) * east_m, (lat[1:] - lat[0]) * north_m], axis=1)
+    eastward = (lon[1:] - lon[0] + math.pi) % (2 * math.pi) - math.pi  # a step may cross the antimeridian
+    return np.stack([eastward * east_m, (lat[1:] - lat[0]) * north_m], axis=1)
 
 
 def gsd_m(crs: CRS | None, transform: Affine, height: int, width: int) -> tuple[float, float] | None:

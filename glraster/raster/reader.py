@@ -18,6 +18,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.dtypes import in_dtype_range
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 GSD_TOLERANCE = 0.1
 """A scene whose GSD differs from the model's by no more than this share is read in its own pixels."""
+
+FINEST = 100
+"""Working pixels along one scene pixel, at most: finer ones show nothing and fill memory and disk."""
 
 _CACHE_BYTES = 192 * 2**20
 
@@ -59,7 +63,8 @@ class Stretch:
     top: float
 
     def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        scaled = (image.astype(np.float32) - self.low) * (self.top / (self.high - self.low))
+        with np.errstate(over="ignore", invalid="ignore"):  # invalid pixels can hold anything
+            scaled = (image.astype(np.float32) - self.low) * (self.top / (self.high - self.low))
         return np.clip(scaled, 0, self.top, out=scaled)
 
 
@@ -90,13 +95,14 @@ class Scene:
     def _open(self, path: str, nodata: float | None) -> DatasetReader:
         try:
             dataset = rasterio.open(path)
-            if nodata is not None:
-                dataset = self._override_nodata(dataset, nodata)
+            if nodata is None:
+                return dataset
+            if not all(in_dtype_range(nodata, dtype) for dtype in dataset.dtypes):
+                dataset.close()
+                raise SceneError(f"{path}: nodata {nodata:g} is no value of a scene of {dataset.dtypes[0]}")
+            return self._override_nodata(dataset, nodata)
         except (RasterioError, OSError) as error:
             raise SceneError(f"{path}: cannot be opened as a raster: {_reason(error, path)}") from error
-        except ValueError as error:
-            raise SceneError(f"{path}: nodata {nodata:g} is no value of this scene: {error}") from error
-        return dataset
 
     def _override_nodata(self, dataset: DatasetReader, nodata: float) -> DatasetReader:
         self._overlay = f"/vsimem/glraster-{uuid.uuid4().hex}.vrt"
@@ -166,13 +172,23 @@ class Scene:
                 "(rio edit-info --crs) or use --gsd native"
             )
         scale = (target_gsd_m / own[0], target_gsd_m / own[1])
+        if min(scale) < 1 / FINEST:
+            raise SceneError(
+                f"{self.path}: its pixels of {max(own):g} m are too coarse to be read at {target_gsd_m:g} m; give a "
+                "--gsd nearer to theirs, or --gsd native"
+            )
         if any(abs(s - 1) > GSD_TOLERANCE for s in scale):
             self.grid = working_grid(*self.shape, scale)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The local files that the scene is read from: its own, side-cars, and the sources of a VRT."""
+        names = (Path(name) for name in self._dataset.files if not name.startswith("/vsi"))
+        return tuple(file for file in names if file.is_file())
+
     def identity(self) -> dict[str, object]:
         """What tells this scene from another or from an edited one, as JSON values."""
-        files = [Path(name) for name in self._dataset.files if not name.startswith("/vsi")]
-        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
         return {
             "path": Path(self.path).name,
             "files": [list(stat) for stat in stats],

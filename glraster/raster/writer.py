@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -28,6 +30,9 @@ from glraster.raster.grid import Window
 
 BLOCK_PX = 512
 CLASSES_TAG = "GLRASTER_CLASSES"
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
+"""What rasterio raises; some of its functions let GDAL's own errors through."""
 
 COG_DEFAULTS = {
     "COMPRESS": "DEFLATE",
@@ -70,6 +75,7 @@ class CogWriter:
         self._plain = self._staging / "blocks.tif"
         self._cog = self._staging / "cog.tif"
         with self._writing():
+            self._refuse_foreign()
             self._staging.mkdir(exist_ok=True)
             self._clean()
             self._dataset = rasterio.open(self._plain, "w", **self._profile())
@@ -116,8 +122,7 @@ class CogWriter:
                 self._plain,
                 self._cog,
                 driver="COG",
-                OVERVIEW_RESAMPLING=self._form.overviews,
-                **self._options,
+                **{"OVERVIEW_RESAMPLING": self._form.overviews, **self._options},
             )
             self._plain.unlink()
             with rasterio.open(self._cog) as written:
@@ -145,11 +150,17 @@ class CogWriter:
         if not self._dataset.closed:
             try:
                 self._dataset.close()
-            except RasterioError:
+            except GDAL_ERRORS:
                 if error is None:
                     raise
         self._clean()
         remove_if_empty(self._staging)
+
+    def _refuse_foreign(self) -> None:
+        names = {entry.name for entry in self._staging.iterdir()} if self._staging.exists() else set()
+        ours = (self._plain.name, self._cog.name, "names.xml")
+        if "journal.json" not in names and not all(name.startswith(ours) for name in names):
+            raise OutputError(f"{self._staging}: is in the way and no folder of glraster's; move or rename it")
 
     def _clean(self) -> None:
         for pattern in (f"{self._plain.name}*", f"{self._cog.name}*", "names.xml"):
@@ -160,25 +171,49 @@ class CogWriter:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except (RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise OutputError(f"{self.path}: cannot be written: {_disk_reason(error, self._staging)}") from error
 
 
 def check_creation_options(options: Sequence[tuple[str, str]]) -> None:
-    """Try the creation options on a small raster, before hours of work depend on them.
+    """Try the creation options on a small mask, before hours of work depend on them.
 
     Raises:
-        UsageError: where GDAL's COG driver refuses them.
+        UsageError: where GDAL's COG driver refuses or ignores them, or where they change grid or values.
     """
-    names = {name.upper(): value for name, value in options}
+    told = " ".join(f"--co {name}={value}" for name, value in options)
+    grid = {"crs": CRS.from_epsg(32633), "transform": Affine(1, 0, 500_000, 0, -1, 5_000_000)}
+    values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     try:
-        with MemoryFile() as tiny, MemoryFile() as cog:
-            with tiny.open(driver="GTiff", width=16, height=16, count=1, dtype="uint8") as dataset:
-                dataset.write(np.zeros((1, 16, 16), np.uint8))
-            rasterio.shutil.copy(tiny.name, cog.name, driver="COG", **{**COG_DEFAULTS, **names})
-    except (RasterioError, OSError) as error:
-        told = " ".join(f"--co {name}={value}" for name, value in options)
+        with MemoryFile() as tiny, MemoryFile() as cog, _gdal_warnings() as warnings:
+            with tiny.open(driver="GTiff", width=16, height=16, count=1, dtype="uint8", **grid) as dataset:
+                dataset.write_colormap(1, {0: (0, 0, 0, 255)})
+                dataset.write(values)
+            rasterio.shutil.copy(
+                tiny.name, cog.name, driver="COG", **COG_DEFAULTS | {name.upper(): value for name, value in options}
+            )
+            with cog.open() as written:
+                same = written.transform == grid["transform"] and np.array_equal(written.read(), values)
+    except GDAL_ERRORS as error:
         raise UsageError(f"GDAL refuses {told}: {error.__cause__ or error}") from error
+    if warnings:
+        raise UsageError(f"GDAL refuses {told}: {warnings[0]}")
+    if not same:
+        raise UsageError(f"{told} would change the grid or the values of the map; leave it out")
+
+
+@contextmanager
+def _gdal_warnings() -> Iterator[list[str]]:
+    """The warnings of GDAL, which rasterio logs."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("rasterio._env")
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 def staging_folder(output: Path) -> Path:

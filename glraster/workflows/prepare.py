@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,9 @@ from glraster.raster.reader import Scene, Stretch
 from glraster.raster.writer import check_creation_options, staging_folder
 
 log = logging.getLogger(__name__)
+
+LONGEST_NAME = 255
+"""Bytes of a file name, at most, on the file systems in use."""
 
 Merge = Literal["smooth", "paper"]
 
@@ -121,6 +124,7 @@ class Job:
             "tile": self.plan.tiles.tile_px,
             "overlap": self.plan.tiles.overlap_px,
             "branch": self.branch,
+            "merge": self.options.merge,
             "tta": self.options.tta,
             "batch": self.batch,
             "device": self.device.type,
@@ -138,7 +142,7 @@ def prepared(scene_path: str, output: Path, model_path: Path, options: SegmentOp
     tiles = _choose_tiles(chosen, spec)
     device = choose_device(chosen.device)
     with Scene(scene_path, chosen.indexes, spec.architecture.bands, chosen.nodata) as scene:
-        _check_outputs(scene_path, model_path, output, chosen)
+        _check_outputs((*scene.files, model_path), output, chosen)
         check_creation_options(chosen.creation_options)
         _choose_working_grid(scene, chosen, spec)
         scene.stretch = _choose_stretch(scene, chosen, spec)
@@ -168,25 +172,29 @@ def _choose_branch(options: SegmentOptions, spec: ModelSpec) -> Branch:
 def _choose_tiles(options: SegmentOptions, spec: ModelSpec) -> TileForm:
     context, tile = options.context_px or spec.context_px, options.tile_px or spec.tile_px
     overlap = round_up(options.overlap_px)
+    for name, value in (("--context", options.context_px), ("--tile", options.tile_px)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value} must be positive")
     if tile <= 0 or tile % STRIDE:
         raise UsageError(f"--tile {tile} must be a positive multiple of {STRIDE}")
     if context < tile:
         raise UsageError(f"--context {context} is smaller than the tile of {tile} px")
-    if not 0 <= overlap < tile:
+    if not 0 <= options.overlap_px <= overlap < tile:
         raise UsageError(f"--overlap {options.overlap_px} must be at least 0 and less than the tile of {tile} px")
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"--batch {options.batch} must be at least 1")
     return TileForm(tile, overlap)
 
 
-def _check_outputs(scene: str, model: Path, output: Path, options: SegmentOptions) -> None:
+def _check_outputs(inputs: Sequence[Path], output: Path, options: SegmentOptions) -> None:
     outputs = [path for path in (output, options.confidence, options.probabilities) if path is not None]
-    if len({path.absolute() for path in outputs}) < len(outputs):
+    if len({path.resolve() for path in outputs}) < len(outputs):
         raise UsageError("two outputs have the same name; give each its own")
     for path in outputs:
-        for source in (Path(scene), model):
-            if path.exists() and source.exists() and path.samefile(source):
-                raise UsageError(f"{path}: is an input; choose another output")
+        if len(staging_folder(path).name.encode()) > LONGEST_NAME:
+            raise OutputError(f"{path}: cannot be written: its name is too long")
+        if path.exists() and any(path.samefile(source) for source in inputs):
+            raise UsageError(f"{path}: is an input; choose another output")
         if not path.absolute().parent.is_dir():
             raise OutputError(f"{path}: its folder does not exist; create it first")
         if not os.access(path.absolute().parent, os.W_OK):

@@ -110,22 +110,19 @@ def segment(
     with gdal_session(), prepared(os.fspath(scene), Path(output), Path(model), options) as job:
         windows = {"done": 0, "skipped": 0, "reused": 0}
         report = progress or (lambda _: None)
-        if job.options.merge == "paper":
-            areas, nodata_pixels = _write(job, _paper_scores(job), report)
-            windows["done"] = 1
-        else:
-            with Journal(
-                staging_folder(job.output),
-                job.fingerprint(),
-                resume=job.options.resume,
-                overwrite=job.options.overwrite,
-            ) as journal:
+        staging = staging_folder(job.output)
+        resume, overwrite = job.options.resume, job.options.overwrite
+        with Journal(staging, job.fingerprint(), resume=resume, overwrite=overwrite) as journal:
+            if job.options.merge == "paper":
+                areas, nodata_pixels = _write(job, _paper_scores(job), report)
+                windows["done"] = 1
+            else:
                 parts = PartFolder(journal.folder, job.spec.architecture.classes)
                 with _kept_parts(parts, job):
                     _compute_parts(job, parts, windows, report)
                     assembly = Assembly(job.scene.grid, job.plan.windows, parts)
                     areas, nodata_pixels = _write(job, assembly, report)
-                journal.discard()
+            journal.discard()
         return _result(job, windows, areas, nodata_pixels, time.perf_counter() - started)
 
 

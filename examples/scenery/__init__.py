@@ -1,0 +1,1 @@
+"""A synthetic landscape seen from the air: plan, paint and light. Used by `make_scene.py` only."""

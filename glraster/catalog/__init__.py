@@ -1,0 +1,19 @@
+"""Catalogs: which image belongs to which label, what the label's values mean, and what is learned from where."""
+
+from __future__ import annotations
+
+from glraster.catalog.parse import load_catalog
+from glraster.catalog.records import IGNORE, SPLITS, Catalog, Encoding, LabelEncoding, Pair, Split
+from glraster.catalog.write import write_catalog
+
+__all__ = [
+    "IGNORE",
+    "SPLITS",
+    "Catalog",
+    "Encoding",
+    "LabelEncoding",
+    "Pair",
+    "Split",
+    "load_catalog",
+    "write_catalog",
+]

@@ -1,0 +1,100 @@
+"""Write a catalog as the YAML that `load_catalog` reads back to an equal one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from glraster.catalog.records import Catalog, Pair, is_remote
+from glraster.config import LandClass
+from glraster.errors import OutputError
+
+
+def write_catalog(catalog: Catalog, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a catalog; the file appears whole or not at all.
+
+    Files below the catalog's root are named relative to it, and the root relative to the file where it lies below
+    that: so a folder that holds its catalog can be moved. Globs are written out.
+
+    Args:
+        catalog: what to write.
+        path: where.
+        overwrite: replace a file that exists.
+
+    Raises:
+        OutputError: where the file exists or cannot be written.
+    """
+    path = Path(path)
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path}: exists; use --overwrite to replace it")
+    text = yaml.safe_dump(
+        _document(catalog, os.path.normpath(path.absolute().parent)),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=10_000,
+    )
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise OutputError(f"{path}: cannot be written: {reason}; choose another folder") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _document(catalog: Catalog, folder: str) -> dict[str, Any]:
+    root = catalog.root or folder
+    # nothing escapes a reference to the environment, so a root that looks like one cannot be written
+    root = "/" if "${" in root else root
+    labels = catalog.labels
+    said: dict[str, Any] = {
+        "name": catalog.name,
+        "licence": catalog.licence,
+        "root": None if root == folder else _below(root, folder),
+        "classes": [*(_class(c, catalog) for c in (*catalog.classes, *catalog.ignored))],
+        "ignore": list(catalog.ignore),
+        "bands": catalog.bands if catalog.indexes is None else list(catalog.indexes),
+        "gsd_m": catalog.gsd_m,
+        "context_px": catalog.context_px,
+        "labels": {
+            "encoding": labels.encoding,
+            "values": dict(labels.values),
+            "column": labels.column,
+            "layer": labels.layer,
+            "background": labels.background,
+        },
+        "splits": {name: [_pair(pair, root) for pair in pairs] for name, pairs in catalog.splits.items()},
+    }
+    for mapping in (said["labels"], said["splits"], said):
+        for key in [key for key, value in mapping.items() if value is None or value in ([], {})]:
+            del mapping[key]
+    return said
+
+
+def _class(land_class: LandClass, catalog: Catalog) -> dict[str, Any]:
+    said: dict[str, Any] = {"id": land_class.id, "name": land_class.name, "color": list(land_class.color)}
+    if land_class in catalog.ignored:
+        said["ignore"] = True
+    if land_class.id in catalog.left_out_of_mean:
+        said["in_mean"] = False
+    return said
+
+
+def _pair(pair: Pair, root: str) -> dict[str, Any]:
+    said: dict[str, Any] = {"image": _below(pair.image, root), "label": _below(pair.label, root)}
+    if pair.window is not None:
+        said["window"] = list(pair.window)
+    return said
+
+
+def _below(name: str, folder: str) -> str:
+    """A name relative to the folder where it lies below it, as it is otherwise."""
+    if is_remote(name) or not Path(name).is_relative_to(folder):
+        return name
+    return Path(name).relative_to(folder).as_posix()

@@ -1,0 +1,1 @@
+"""GLNet: the network, its file, and the import of the authors' checkpoints."""

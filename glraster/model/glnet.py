@@ -1,0 +1,224 @@
+"""GLNet: a global branch sees the whole context window, a local branch every tile, and they share their maps.
+
+Source: Chen et al., Collaborative Global-Local Networks for Memory-Efficient Segmentation of Ultra-High
+Resolution Images, CVPR 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glraster.config import Architecture, Branch
+from glraster.errors import UsageError
+from glraster.model.fpn import FPN, Maps, Shared, resize
+from glraster.model.resnet import BACKBONES, ResNet
+from glraster.model.sharing import Collage, Tiling, crop, crop_shared
+
+
+class Pyramid(nn.Module):
+    """One branch: a backbone and the feature pyramid on it."""
+
+    def __init__(self, arch: Architecture, sharing: bool) -> None:
+        super().__init__()
+        self.backbone = ResNet(arch.backbone, arch.bands)
+        self.fpn = FPN(self.backbone.channels, arch.width, arch.classes, sharing)
+
+    def forward(self, image: Tensor, other: Shared | None = None) -> Maps:
+        """Run the branch on an image (N, bands, H, W), with the other branch's maps where it shares."""
+        maps: Maps = self.fpn(self.backbone(image), other)
+        return maps
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is left of all tiles of a window: `merged` maps, and `votes` per batch (n, classes, h/4, w/4)."""
+
+    merged: Shared
+    votes: list[Tensor]
+
+
+class GLNet(nn.Module):
+    """The network in one of its three modes; it knows nothing of rasters or of training.
+
+    - "global": `guide`, a global branch alone.
+    - "local": `guide`, and `local`, which sees tiles and the guide's maps; `aggregate` joins the two.
+    - "full": also `refined`, a global branch that sees the thumbnail and the merged maps of all tiles;
+      `aggregate` joins it with `local`.
+
+    Inputs are scaled floats. `global_logits` and `tile_logits` are for inference: they switch gradients off, and
+    the caller puts the network into eval mode. Training composes the pieces: the branches, `local_maps`,
+    `gather`, `tile_votes`, `window_votes`.
+    """
+
+    local: Pyramid | None
+    refined: Pyramid | None
+    aggregate: nn.Conv2d | None
+
+    def __init__(self, arch: Architecture) -> None:
+        """Build it with new weights, drawn from torch's random state.
+
+        Args:
+            arch: mode, channels and backbone.
+
+        Raises:
+            ValueError: where no such network exists.
+        """
+        super().__init__()
+        _check(arch)
+        self.arch = arch
+        self.guide = Pyramid(arch, sharing=False)
+        self.local = Pyramid(arch, sharing=True) if arch.mode != "global" else None
+        self.refined = Pyramid(arch, sharing=True) if arch.mode == "full" else None
+        self.aggregate = None
+        if arch.mode != "global":
+            self.aggregate = nn.Conv2d(4 * arch.width, arch.classes, 3, padding=1)
+            nn.init.normal_(self.aggregate.weight, std=0.01)
+
+    @torch.inference_mode()
+    def global_logits(self, thumbnail: Tensor) -> Tensor:
+        """Class the thumbnail with the guide alone.
+
+        Args:
+            thumbnail: (1, bands, h, w), the context window downsampled.
+
+        Returns:
+            (1, classes, h/4, w/4), sizes rounded up.
+        """
+        maps: Maps = self.guide(thumbnail)
+        return maps.logits
+
+    def tile_logits(
+        self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling, branch: Branch = "full"
+    ) -> Iterator[Tensor]:
+        """Class the tiles of one context window.
+
+        "local" gives the local head's logits, "full" those of the aggregation: with the guide in a local
+        model, with the refined global branch in a full one. The latter reads all tiles before it yields and
+        keeps `classes` channels of each; everything else keeps one batch.
+
+        Args:
+            thumbnail: (1, bands, h, w), the context window downsampled.
+            tiles: batches (n, bands, tile_height, tile_width) at full resolution, in the order of `tiling`.
+            tiling: where the tiles lie in the window.
+            branch: "local" or "full".
+
+        Returns:
+            (n, classes, tile_height/4, tile_width/4) per batch, in the same order, sizes rounded up.
+
+        Raises:
+            UsageError: where the model lacks the branch.
+            ValueError: while iterating, where the tiles do not fit the tiling.
+        """
+        if self.local is None:
+            raise UsageError("this model has a global branch only: ask for the global branch's logits")
+        if branch not in ("local", "full"):
+            raise UsageError(f"tiles have no {branch!r} logits: ask for 'local' or 'full'")
+        return self._tile_logits(thumbnail, tiles, tiling, branch)
+
+    @torch.inference_mode()
+    def _tile_logits(
+        self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling, branch: Branch
+    ) -> Iterator[Tensor]:
+        guide: Maps = self.guide(thumbnail)
+        if branch == "full" and self.refined is not None:
+            gathered = self.gather(tiles, guide, tiling)
+            context: Maps = self.refined(thumbnail, gathered.merged)
+            for first, votes in _numbered(gathered.votes):
+                yield votes + self.window_votes(context.ps3, tiling, first, votes.shape)
+            return
+        for first, maps in self.local_maps(tiles, guide, tiling):
+            logits = maps.logits
+            if branch == "full":
+                logits = self.tile_votes(maps.ps3)
+                logits += self.window_votes(guide.ps3, tiling, first, logits.shape)
+            del maps  # the next batch is computed before the name is bound again
+            yield logits
+
+    def local_maps(self, tiles: Iterable[Tensor], guide: Maps, tiling: Tiling) -> Iterator[tuple[int, Maps]]:
+        """Run the local branch over batches of tiles.
+
+        Args:
+            tiles: batches (n, bands, tile_height, tile_width), in the order of `tiling`.
+            guide: the guide's maps of the window.
+            tiling: where the tiles lie.
+
+        Yields:
+            Index of a batch's first tile, and the batch's maps.
+
+        Raises:
+            ValueError: where the tiles do not fit the tiling.
+        """
+        assert self.local is not None
+        done = 0
+        for first, batch in _numbered(tiles):
+            done = first + batch.shape[0]
+            if done > len(tiling) or tuple(batch.shape[-2:]) != (tiling.tile_height, tiling.tile_width):
+                raise ValueError(f"tiles {first} to {done - 1}, {tuple(batch.shape)}, do not fit {tiling}")
+            yield first, self.local(batch, crop_shared(guide.shared, tiling, first, batch.shape[0]))
+        if done != len(tiling):
+            raise ValueError(f"got {done} tiles of {len(tiling)}")
+
+    def gather(self, tiles: Iterable[Tensor], guide: Maps, tiling: Tiling) -> Gathered:
+        """Run the local branch over all tiles of a window and keep what the refined branch needs.
+
+        Memory is the guide's maps twice, and `classes` channels per tile. Arguments and errors: `local_maps`.
+        """
+        collage = Collage(tiling, guide.shared)
+        votes = []
+        for first, maps in self.local_maps(tiles, guide, tiling):
+            collage.add(maps.shared, first)
+            votes.append(self.tile_votes(maps.ps3))
+            del maps  # the next batch is computed before the name is bound again
+        return Gathered(collage.merged(), votes)
+
+    # The aggregation is one convolution over [local ps3, global ps3]; the convolution of a concatenation is a
+    # sum, so that the local half can be computed long before the global half is known.
+
+    def tile_votes(self, ps3: Tensor) -> Tensor:
+        """The local half of the aggregation: (n, 2 width, h, w) to (n, classes, h, w)."""
+        assert self.aggregate is not None
+        return F.conv2d(ps3, self.aggregate.weight[:, : 2 * self.arch.width], padding=1)
+
+    def window_votes(self, ps3: Tensor, tiling: Tiling, first: int, shape: torch.Size) -> Tensor:
+        """The global half of the aggregation; arguments as `window_context`, (n, classes, h, w) returned."""
+        assert self.aggregate is not None
+        context = self.window_context(ps3, tiling, first, shape)
+        weight = self.aggregate.weight[:, 2 * self.arch.width :]
+        return F.conv2d(context, weight, self.aggregate.bias, padding=1)
+
+    @staticmethod
+    def window_context(ps3: Tensor, tiling: Tiling, first: int, shape: torch.Size) -> Tensor:
+        """What a global branch's last map says of `shape[0]` tiles, at their `shape[2:]` cells.
+
+        Args:
+            ps3: (1, 2 width, H, W).
+            tiling: where the tiles lie.
+            first: index of the first tile.
+            shape: (n, any, h, w).
+
+        Returns:
+            (n, 2 width, h, w).
+        """
+        return resize(crop(ps3, tiling, first, shape[0]), shape[2:])
+
+
+def _numbered(batches: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Put the index of its first tile before every batch."""
+    first = 0
+    for batch in batches:
+        yield first, batch
+        first += batch.shape[0]
+
+
+def _check(arch: Architecture) -> None:
+    if arch.mode not in ("global", "local", "full"):
+        raise ValueError(f"unknown mode {arch.mode!r}: use global, local or full")
+    if arch.backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {arch.backbone!r}: use {', '.join(BACKBONES)}")
+    if min(arch.bands, arch.classes) < 1 or arch.width < 2 or arch.width % 2:
+        raise ValueError(f"bands and classes must be positive and the width positive and even: {arch}")

@@ -1,0 +1,157 @@
+"""Training stages as data: which branches move, on which losses, how fast; and how one stage starts from another.
+
+Source: Chen et al., Collaborative Global-Local Networks for Memory-Efficient Segmentation of Ultra-High
+Resolution Images, CVPR 2019, and its released code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from glraster.config import Mode
+from glraster.errors import ModelError, UsageError
+from glraster.model.glnet import GLNet
+
+_BRANCHES = ("guide", "local", "refined", "aggregate")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each term of the loss counts; a term of weight 0 is not computed.
+
+    `guide`, `local` and `refined` are the losses of these branches' own logits, `aggregated` that of the
+    aggregation, `similarity` the mean squared difference between ps3 of a tile and the guide's ps3 there.
+    """
+
+    guide: float = 0.0
+    local: float = 0.0
+    refined: float = 0.0
+    aggregated: float = 0.0
+    similarity: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: `fit` runs any of them with the same loop.
+
+    `trains` names the modules of the network that move, with BatchNorm in training mode; all others are
+    frozen, BatchNorm included. `modes` are the networks it is for. Losses of tiles are summed over sub-batches,
+    or with `average` weighted by the sub-batch's share of all tiles, so that their number does not change the
+    balance with the losses of windows. A network of mode full sees its tiles twice in a step; where its local
+    branch is frozen, `park` keeps ps3 of all tiles in main memory instead of computing it twice: 33 MB per tile
+    of 508 px at width 256, 1.2 GB per window of 36.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    weights: Weights
+    modes: tuple[Mode, ...]
+    learning_rate: float
+    epochs: int
+    weight_decay: float = 5e-4
+    average: bool = False
+    park: bool = True
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("global", ("guide",), Weights(guide=1), ("global",), learning_rate=5e-5, epochs=120),
+        Stage(
+            "local",
+            ("local", "aggregate"),
+            Weights(local=1, aggregated=1, similarity=0.15),
+            ("local",),
+            learning_rate=2e-5,
+            epochs=50,
+        ),
+        Stage(
+            "full",
+            ("refined", "aggregate"),
+            Weights(refined=1, aggregated=1),
+            ("full",),
+            learning_rate=5e-5,
+            epochs=120,
+        ),
+        Stage(
+            "joint",
+            _BRANCHES,
+            Weights(guide=0.4, local=0.4, refined=0.4, aggregated=1),
+            ("local", "full"),
+            learning_rate=1e-4,
+            epochs=100,
+            average=True,
+        ),
+    )
+}
+"""The authors' three stages, which follow each other, and one that trains everything together."""
+
+
+def set_training(model: GLNet, stage: Stage) -> None:
+    """Put the network into a stage's state: what moves, and what BatchNorm does. Call it after every evaluation.
+
+    Raises:
+        UsageError: where the stage is not for such a network.
+    """
+    if model.arch.mode not in stage.modes:
+        raise UsageError(
+            f"stage {stage.name!r} trains a {' or '.join(stage.modes)} model, this one is {model.arch.mode}: "
+            "choose another stage or mode"
+        )
+    model.eval()
+    for name, module in model.named_children():
+        module.train(name in stage.trains).requires_grad_(name in stage.trains)
+
+
+def make_optimizer(model: GLNet, stage: Stage) -> torch.optim.Adam:
+    """Adam over what the stage trains, with the weight decay in the gradient (not AdamW), as the authors have it."""
+    return torch.optim.Adam(
+        trained_parameters(model, stage), lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True
+    )
+
+
+def trained_parameters(model: GLNet, stage: Stage) -> Iterator[nn.Parameter]:
+    """The parameters that the stage moves."""
+    return (x for name, x in model.named_parameters() if name.partition(".")[0] in stage.trains)
+
+
+def poly_rate(base: float, step: int, steps: int) -> float:
+    """The learning rate of one optimizer step, base (1 - step / steps)^0.9: the whole base at step 0.
+
+    Args:
+        base: rate of the first step.
+        step: optimizer steps done before this one, over all epochs.
+        steps: optimizer steps of the whole stage, epochs times batches per epoch.
+    """
+    return float(base * (1 - step / steps) ** 0.9)
+
+
+def start_stage(model: GLNet, previous: GLNet) -> None:
+    """Take over what an earlier stage learned; what `previous` lacks keeps its initial values.
+
+    A refined branch that is new starts from the guide's backbone and classifier, which is what the authors'
+    global2local file holds in these places; the layers between them are new.
+
+    Args:
+        model: a network with new weights, changed in place.
+        previous: the network of an earlier stage.
+
+    Raises:
+        ModelError: where the networks differ in more than their mode.
+    """
+    if replace(previous.arch, mode=model.arch.mode) != model.arch:
+        raise ModelError(
+            f"the earlier model is {previous.arch}, the new one {model.arch}: they may differ in their mode only; "
+            "start from another model, or train with the same bands, classes, backbone and width"
+        )
+    learned = dict(previous.named_children())
+    for name, module in model.named_children():
+        if name in learned:
+            module.load_state_dict(learned[name].state_dict())
+    if model.refined is not None and previous.refined is None:
+        model.refined.backbone.load_state_dict(model.guide.backbone.state_dict())
+        model.refined.fpn.classify.load_state_dict(model.guide.fpn.classify.state_dict())
