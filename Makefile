@@ -22,8 +22,8 @@ test: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo/scene.tif: .venv/installed
-	$(BIN)/python examples/make_scene.py $@
+demo/scene.tif: .venv/installed examples/make_scene.py $(wildcard examples/scenery/*.py)
+	$(BIN)/python examples/make_scene.py $@ --force
 
-demo/model.safetensors: .venv/installed
+demo/model.safetensors: .venv/installed examples/make_model.py
 	$(BIN)/python examples/make_model.py $@

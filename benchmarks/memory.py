@@ -40,8 +40,9 @@ def repeat(scene: Path, times: int, mosaic: Path) -> Path:
             nodata = f"<NoDataValue>{source.nodata:g}</NoDataValue>" if source.nodata is not None else ""
             bands.append(f'<VRTRasterBand dataType="Byte" band="{band}">{nodata}{sources}</VRTRasterBand>')
         geotransform = ", ".join(map(repr, source.transform.to_gdal()))
+        size = f'rasterXSize="{times * width}" rasterYSize="{times * height}"'
         mosaic.write_text(
-            f'<VRTDataset rasterXSize="{times * width}" rasterYSize="{times * height}"><SRS>{source.crs.to_string()}</SRS>'
+            f"<VRTDataset {size}><SRS>{source.crs.to_string()}</SRS>"
             f"<GeoTransform>{geotransform}</GeoTransform>{''.join(bands)}</VRTDataset>"
         )
     return mosaic

@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        _tell(error.__cause__ or error, "interrupted")
+        cause = error.__cause__ or error
+        _tell(cause, "interrupted" if getattr(cause, "__notes__", None) else "interrupted; run the command again")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()

@@ -50,9 +50,7 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
 )
 @click.option("--context", "context_px", type=int, metavar="PX", help="Extent the global branch sees at once.")
 @click.option("--tile", "tile_px", type=int, metavar="PX", help="Side of a local tile, a multiple of 4.")
-@click.option(
-    "--overlap", "overlap_px", type=int, default=64, show_default=True, metavar="PX", help="Overlap of tiles."
-)
+@click.option("--overlap", "overlap_px", type=int, metavar="PX", help="Overlap of tiles, 64 or a quarter of a tile.")
 @click.option(
     "--branch",
     type=click.Choice(["global", "local", "full"]),

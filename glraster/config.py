@@ -30,7 +30,8 @@ class Architecture:
     """Everything that decides the shapes of a GLNet's weights.
 
     `bands` input channels; `classes` output channels; `backbone` is resnet18, resnet34 or resnet50;
-    `width` channels of the feature pyramid (256 in the paper; its heads have half of it per level).
+    `width` channels of the feature pyramid (256 in the paper; its heads have half of it per level); `stem` channels
+    of the backbone's first stage (64 in the paper; the others have 2, 4 and 8 times as many).
     """
 
     mode: Mode
@@ -38,6 +39,7 @@ class Architecture:
     classes: int
     backbone: str = "resnet50"
     width: int = 256
+    stem: int = 64
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import IO
 from glraster.errors import OutputError, ResumeError
 
 JOURNAL_FORMAT = 1
+PUBLISHING = "publishing"
 
 
 class Journal:
@@ -70,6 +71,10 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._release()
 
+    def publishing(self) -> None:
+        """Note that the outputs are complete and about to get their names: from here on, they are this run's."""
+        (self.folder / PUBLISHING).touch()
+
     def discard(self) -> None:
         """Remove the parts: the output is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -94,7 +99,7 @@ class Journal:
             raise ResumeError(f"{self.folder}: is in the way and no folder of glraster's; move or rename it")
 
     def _clear(self) -> None:
-        for pattern in ("window_*", "*.tif*", "journal.*"):
+        for pattern in ("window_*", "*.tif*", "journal.*", PUBLISHING):
             for leftover in self.folder.glob(pattern):
                 leftover.unlink()
 

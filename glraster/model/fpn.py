@@ -64,7 +64,7 @@ class FPN(nn.Module):
         self.fuse = nn.Conv2d(4 * half * fold, 4 * half, 3, padding=1) if sharing else None
         self.classify = nn.Conv2d(4 * half, classes, 3, padding=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
+            if isinstance(module, nn.Conv2d) and module.bias is not None and not module.weight.is_meta:
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
 

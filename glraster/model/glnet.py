@@ -25,7 +25,7 @@ class Pyramid(nn.Module):
 
     def __init__(self, arch: Architecture, sharing: bool) -> None:
         super().__init__()
-        self.backbone = ResNet(arch.backbone, arch.bands)
+        self.backbone = ResNet(arch.backbone, arch.bands, arch.stem)
         self.fpn = FPN(self.backbone.channels, arch.width, arch.classes, sharing)
 
     def forward(self, image: Tensor, other: Shared | None = None) -> Maps:
@@ -77,7 +77,8 @@ class GLNet(nn.Module):
         self.aggregate = None
         if arch.mode != "global":
             self.aggregate = nn.Conv2d(4 * arch.width, arch.classes, 3, padding=1)
-            nn.init.normal_(self.aggregate.weight, std=0.01)
+            if not self.aggregate.weight.is_meta:
+                nn.init.normal_(self.aggregate.weight, std=0.01)
 
     @torch.inference_mode()
     def global_logits(self, thumbnail: Tensor) -> Tensor:
@@ -220,5 +221,5 @@ def _check(arch: Architecture) -> None:
         raise ValueError(f"unknown mode {arch.mode!r}: use global, local or full")
     if arch.backbone not in BACKBONES:
         raise ValueError(f"unknown backbone {arch.backbone!r}: use {', '.join(BACKBONES)}")
-    if min(arch.bands, arch.classes) < 1 or arch.width < 2 or arch.width % 2:
-        raise ValueError(f"bands and classes must be positive and the width positive and even: {arch}")
+    if min(arch.bands, arch.classes, arch.stem) < 1 or arch.width < 2 or arch.width % 2:
+        raise ValueError(f"bands, classes and stem must be positive and the width positive and even: {arch}")

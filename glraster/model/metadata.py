@@ -91,6 +91,7 @@ def _architecture(value: object) -> Architecture:
         classes=_whole("architecture.classes", values["classes"], 1),
         backbone=_choice("architecture.backbone", values["backbone"], BACKBONES),
         width=width,
+        stem=_whole("architecture.stem", values["stem"], 1),
     )
 
 

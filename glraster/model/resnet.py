@@ -79,25 +79,27 @@ class ResNet(nn.Module):
     fan-out, as in torchvision.
     """
 
-    def __init__(self, name: str, bands: int) -> None:
+    def __init__(self, name: str, bands: int, stem: int = 64) -> None:
         """Build it with new weights.
 
         Args:
             name: a key of `BACKBONES`.
             bands: channels of the image.
+            stem: channels of the first stage; torchvision's weights have 64.
         """
         super().__init__()
         block, depths = BACKBONES[name]
-        self.channels = tuple(c * block.expansion for c in (64, 128, 256, 512))
-        self.conv1 = nn.Conv2d(bands, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.channels = tuple(c * block.expansion for c in (stem, 2 * stem, 4 * stem, 8 * stem))
+        self.conv1 = nn.Conv2d(bands, stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(block, 64, 64, depths[0], stride=1)
-        self.layer2 = _stage(block, self.channels[0], 128, depths[1], stride=2)
-        self.layer3 = _stage(block, self.channels[1], 256, depths[2], stride=2)
-        self.layer4 = _stage(block, self.channels[2], 512, depths[3], stride=2)
+        self.layer1 = _stage(block, stem, stem, depths[0], stride=1)
+        self.layer2 = _stage(block, self.channels[0], 2 * stem, depths[1], stride=2)
+        self.layer3 = _stage(block, self.channels[1], 4 * stem, depths[2], stride=2)
+        self.layer4 = _stage(block, self.channels[2], 8 * stem, depths[3], stride=2)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # a model built without storage needs no values, and drawing them there imports torch's compiler: seconds
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Levels:
@@ -109,7 +111,7 @@ class ResNet(nn.Module):
         Returns:
             Four maps (N, `channels[i]`, H / s, W / s), sizes rounded up, for the strides s = 4, 8, 16, 32.
         """
-        x = torch.relu_(self.bn1(self.conv1(image)))  # (N, 64, H/2, W/2)
+        x = torch.relu_(self.bn1(self.conv1(image)))  # (N, stem, H/2, W/2)
         c2 = self.layer1(self.maxpool(x))  # (N, channels[0], H/4, W/4)
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)

@@ -36,7 +36,7 @@ GSD_TOLERANCE = 0.1
 FINEST = 100
 """Working pixels along one scene pixel, at most: finer ones show nothing and fill memory and disk."""
 
-_CACHE_BYTES = 192 * 2**20
+_CACHE_BYTES = 64 * 2**20
 
 BoolArray = npt.NDArray[np.bool_]
 

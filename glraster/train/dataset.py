@@ -33,9 +33,9 @@ IGNORE = 255
 class Augmentation:
     """How samples differ from the scenes.
 
-    `turns`: flips and quarter turns; `zoom`: the range of factors by which a sample shows more or less ground; `colour`:
-    the strength of random brightness, contrast and tint, as a share of the value range; `balance`: the share of tiles that
-    are laid on a class drawn evenly instead of anywhere.
+    `turns`: flips and quarter turns; `zoom`: the range of factors by which a sample shows more or less ground;
+    `colour`: the strength of random brightness, contrast and tint, as a share of the value range; `balance`: the
+    share of tiles that are laid on a class drawn evenly instead of anywhere.
     """
 
     turns: bool = True
@@ -57,7 +57,7 @@ class SampleForm:
 
 @dataclass(frozen=True)
 class Sample:
-    """One context window: `thumbnail` (bands, h, w) and `tiles` (n, bands, t, t) as network input; labels beside them."""
+    """One context window as network input: `thumbnail` (bands, h, w), `tiles` (n, bands, t, t), and their labels."""
 
     thumbnail: Tensor
     thumbnail_label: Tensor
@@ -78,7 +78,7 @@ class SampleSource:
     ) -> None:
         self._spec, self._form, self._how, self._seed = spec, form, how, seed
         self._open = ExitStack()
-        self._scenes = [self._open.enter_context(_open_pair(catalog, pair, spec)) for pair in pairs]
+        self._scenes = [self._open.enter_context(open_pair(catalog, pair, spec)) for pair in pairs]
         areas = np.sqrt([scene.area.size for scene in self._scenes])
         self._odds = areas / areas.sum()
 
@@ -167,13 +167,13 @@ def prefetch(source: SampleSource, numbers: Iterable[Sequence[int]]) -> Iterator
             yield waiting.result()
 
 
-class _LabelledScene:
+class LabelledScene:
     """An open image and its label on one grid; `area` is what samples may show."""
 
     def __init__(self, scene: Scene, labels: LabelReader, area: Window) -> None:
         self._scene, self._labels, self.area = scene, labels, area
 
-    def __enter__(self) -> _LabelledScene:
+    def __enter__(self) -> LabelledScene:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -188,10 +188,11 @@ class _LabelledScene:
         return image, label
 
 
-def _open_pair(catalog: Catalog, pair: Pair, spec: ModelSpec) -> _LabelledScene:
+def open_pair(catalog: Catalog, pair: Pair, spec: ModelSpec) -> LabelledScene:
+    """Open an image and its label; use as a context manager."""
     scene = Scene(str(pair.image), catalog.indexes, spec.architecture.bands)
     labels = LabelReader(pair, catalog)
-    return _LabelledScene(scene, labels, labels.extent)
+    return LabelledScene(scene, labels, labels.extent)
 
 
 def _draw_window(area: Window, side: int, rng: np.random.Generator) -> Window:

@@ -17,6 +17,7 @@ from glraster._version import __version__
 from glraster.config import Branch, ModelSpec
 from glraster.errors import OutputError, UsageError
 from glraster.infer.device import Precision, choose_batch, choose_device, choose_precision
+from glraster.infer.journal import PUBLISHING
 from glraster.infer.plan import Plan
 from glraster.infer.predict import Predictor, TileForm
 from glraster.model.checkpoint import load, model_id, read_spec
@@ -45,7 +46,7 @@ class SegmentOptions:
         value_range: scene values that become the lowest and highest the model knows; chosen from the scene where
             its dtype is not the model's.
         context_px, tile_px: extent the global branch sees, side of a local tile.
-        overlap_px: least overlap of tiles.
+        overlap_px: least overlap of tiles; 64, or a quarter of a tile where that is less.
         branch: whose scores to map; the richest the model has otherwise.
         merge: "smooth" blends tiles and windows; "paper" repeats the authors' evaluation, for one context.
         tta: average over the eight flips and quarter turns.
@@ -63,7 +64,7 @@ class SegmentOptions:
     value_range: tuple[float, float] | None = None
     context_px: int | None = None
     tile_px: int | None = None
-    overlap_px: int = 64
+    overlap_px: int | None = None
     branch: Branch | None = None
     merge: Merge = "smooth"
     tta: bool = False
@@ -171,7 +172,8 @@ def _choose_branch(options: SegmentOptions, spec: ModelSpec) -> Branch:
 
 def _choose_tiles(options: SegmentOptions, spec: ModelSpec) -> TileForm:
     context, tile = options.context_px or spec.context_px, options.tile_px or spec.tile_px
-    overlap = round_up(options.overlap_px)
+    wanted = min(64, tile // 4) if options.overlap_px is None else options.overlap_px
+    overlap = round_up(wanted)
     for name, value in (("--context", options.context_px), ("--tile", options.tile_px)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} must be positive")
@@ -179,8 +181,8 @@ def _choose_tiles(options: SegmentOptions, spec: ModelSpec) -> TileForm:
         raise UsageError(f"--tile {tile} must be a positive multiple of {STRIDE}")
     if context < tile:
         raise UsageError(f"--context {context} is smaller than the tile of {tile} px")
-    if not 0 <= options.overlap_px <= overlap < tile:
-        raise UsageError(f"--overlap {options.overlap_px} must be at least 0 and less than the tile of {tile} px")
+    if not 0 <= wanted <= overlap < tile:
+        raise UsageError(f"--overlap {wanted} must be at least 0 and less than the tile of {tile} px")
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"--batch {options.batch} must be at least 1")
     return TileForm(tile, overlap)
@@ -201,8 +203,8 @@ def _check_outputs(inputs: Sequence[Path], output: Path, options: SegmentOptions
             raise OutputError(f"{path}: its folder is not writable; choose another or change its permissions")
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; give a file name")
-        resumes = options.resume and (staging_folder(output) / "journal.json").exists()
-        if os.path.lexists(path) and not (options.overwrite or resumes):
+        published = options.resume and (staging_folder(output) / PUBLISHING).exists()
+        if os.path.lexists(path) and not (options.overwrite or published):
             raise OutputError(f"{path}: exists; use --overwrite to replace it")
 
 

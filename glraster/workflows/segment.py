@@ -114,14 +114,14 @@ def segment(
         resume, overwrite = job.options.resume, job.options.overwrite
         with Journal(staging, job.fingerprint(), resume=resume, overwrite=overwrite) as journal:
             if job.options.merge == "paper":
-                areas, nodata_pixels = _write(job, _paper_scores(job), report)
+                areas, nodata_pixels = _write(job, journal, _paper_scores(job), report)
                 windows["done"] = 1
             else:
                 parts = PartFolder(journal.folder, job.spec.architecture.classes)
                 with _kept_parts(parts, job):
                     _compute_parts(job, parts, windows, report)
                     assembly = Assembly(job.scene.grid, job.plan.windows, parts)
-                    areas, nodata_pixels = _write(job, assembly, report)
+                    areas, nodata_pixels = _write(job, journal, assembly, report)
             journal.discard()
         return _result(job, windows, areas, nodata_pixels, time.perf_counter() - started)
 
@@ -178,7 +178,7 @@ def _kept_parts(parts: PartFolder, job: Job) -> Iterator[None]:
         raise
 
 
-def _write(job: Job, source: _Scores, report: ProgressCallback) -> tuple[tuple[ClassArea, ...], int]:
+def _write(job: Job, journal: Journal, source: _Scores, report: ProgressCallback) -> tuple[tuple[ClassArea, ...], int]:
     """Assemble the map block by block, write every output, and move all to their places at the end."""
     region, scene = job.plan.region, job.scene
     ids = np.array([c.id for c in job.spec.classes], np.uint8)
@@ -204,6 +204,7 @@ def _write(job: Job, source: _Scores, report: ProgressCallback) -> tuple[tuple[C
             report(Progress("writing", done, region.size))
         for writer, _ in writers:
             writer.finish()
+        journal.publishing()
         for writer, _ in reversed(writers):
             writer.publish()
     found = tuple(

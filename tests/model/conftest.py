@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,14 @@ from model.official_inputs import write_official
 
 from glraster.model.glnet import GLNet
 from glraster.model.official import import_official
+
+
+@pytest.fixture(autouse=True)
+def _tidy(tmp_path: Path) -> Iterator[None]:
+    """Model files are large, and pytest keeps the folders of three runs."""
+    yield
+    shutil.rmtree(tmp_path)
+
 
 Import = Callable[[int, str], GLNet]
 

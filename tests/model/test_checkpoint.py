@@ -7,7 +7,8 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from glraster.model.metadata import dump_spec
 
 CLASSES = (LandClass(0, "water – eau", (0, 90, 255)), LandClass(254, "rock", (255, 255, 255)))
 SPEC = ModelSpec(
-    Architecture("local", bands=4, classes=2, backbone="resnet18", width=4),
+    Architecture("local", bands=4, classes=2, backbone="resnet18", width=4, stem=8),
     CLASSES,
     dtype="uint16",
     scale=10000.0,
@@ -46,10 +47,11 @@ def saved(path: Path, spec: ModelSpec = SPEC) -> GLNet:
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    saved(path)
-    return path
+def file() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        saved(path)
+        yield path
 
 
 @pytest.mark.parametrize("mode", ["global", "local", "full"])
@@ -222,7 +224,7 @@ def test_weights_that_are_not_those_of_the_network(tmp_path: Path, file: Path, c
 def test_an_architecture_that_would_not_fit_in_memory(tmp_path: Path, file: Path) -> None:
     described = json.loads(dump_spec(SPEC)) | {"mean": [0.0]}
     described["architecture"]["bands"] = 10**9
-    with pytest.raises(ModelError, match=r"has guide.backbone.conv1.weight as \[64, 4, 7, 7\] instead of"):
+    with pytest.raises(ModelError, match=r"has guide.backbone.conv1.weight as \[8, 4, 7, 7\] instead of"):
         load(rewritten(file, tmp_path, metadata={"glraster": json.dumps(described)}))
 
 
@@ -279,6 +281,7 @@ WRONG_ARCHITECTURES: list[tuple[dict[str, object], str]] = [
     ({"classes": True}, "architecture.classes is True, not a whole number"),
     ({"classes": 3}, "2 classes are described, the network has 3"),
     ({"width": 5}, "architecture.width 5 is odd"),
+    ({"stem": 0}, "architecture.stem is 0, not a whole number of 1 or more"),
     ({"width": ...}, "architecture lacks width"),
     ({"depth": 2}, "architecture has unknown depth"),
 ]

@@ -149,7 +149,7 @@ def test_tiles_that_are_not_those_of_the_tiling(tiles: torch.Tensor, message: st
     [
         (Architecture("both", 3, 4), "unknown mode 'both'"),  # type: ignore[arg-type]
         (Architecture("full", 3, 4, "vgg"), "unknown backbone 'vgg': use resnet18, resnet34, resnet50"),
-        (Architecture("full", 0, 4), "bands and classes must be positive"),
+        (Architecture("full", 0, 4), "bands, classes and stem must be positive"),
         (Architecture("full", 3, 4, width=5), "width positive and even"),
     ],
 )

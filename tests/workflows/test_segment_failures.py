@@ -154,7 +154,7 @@ def test_scene_damaged_in_a_later_window_keeps_the_finished_parts(tmp_path, mask
         (("--bounds", "0", "0", "10", "10"), 1, "lie outside the scene"),
         (("--bounds", "500050", "5299990", "500010", "5299950"), 1, "are empty"),
         (("--bounds", "nan", "5299950", "500050", "5299990"), 1, "are empty"),
-        (("--nodata", "1e99"), 1, "is no value of this scene"),
+        (("--nodata", "1e99"), 1, "is no value of a scene of uint8"),
         (("--scale", "9", "9"), 2, "needs two values that ascend"),
         (("--scale", "nan", "9"), 2, "needs two values that ascend"),
         (("--device", "foo"), 1, "device 'foo' is unknown"),

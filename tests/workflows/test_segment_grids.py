@@ -11,9 +11,9 @@ import rasterio
 from affine import Affine
 from conftest import CLASSES
 from rasterio.warp import transform as transform_points
-from rasterio.windows import Window
 from rasters import HALF_METRE, assert_is_map, hole, landscape, read, write_raster
 
+from glraster.raster.grid import Window
 from glraster.raster.reader import Scene
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -153,6 +153,6 @@ def test_bounds_take_every_pixel_they_touch(tmp_path, model_file, run):
     left, bottom, right, top = 500_010.2, 5_299_970.3, 500_040.1, 5_299_989.9
     run("segment", scene, "-o", tmp_path / "m.tif", "-m", model_file(), "--bounds", left, bottom, right, top)
     with rasterio.open(tmp_path / "m.tif") as mask, rasterio.open(scene) as source:
-        window = Window(20, 20, 61, 40)
-        assert mask.transform == source.window_transform(window)
+        window = Window(20, 20, 40, 61)
+        assert mask.transform == source.transform @ Affine.translation(window.left, window.top)
         assert (mask.height, mask.width) == (window.height, window.width)

@@ -226,7 +226,7 @@ def test_vrt_with_relative_sources_works_from_another_folder(tmp_path, monkeypat
     vrt = vrt_with_relative_sources(tmp_path).scene
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    outcome = run("segment", "../scene.vrt", "-o", "mask.tif", "-m", model_file(), "--nodata", "300")
+    outcome = run("segment", "../scene.vrt", "-o", "mask.tif", "-m", model_file(), "--nodata", "255")
     assert outcome.code == 0, outcome.err
     assert_is_map(tmp_path / "elsewhere" / "mask.tif", vrt, np.ones((H, W), bool), IDS)
 
