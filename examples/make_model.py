@@ -27,12 +27,12 @@ CLASSES = (
 def make_model(path: Path, seed: int = 0) -> None:
     """Write a model of five classes for 0.5 m RGB imagery; the same seed gives the same weights."""
     torch.manual_seed(seed)
-    architecture = Architecture(mode="full", bands=3, classes=len(CLASSES), backbone="resnet18", width=32)
+    architecture = Architecture(mode="full", bands=3, classes=len(CLASSES), backbone="resnet18", width=32, stem=16)
     network = GLNet(architecture).eval()
     for name, weight in network.named_parameters():
         if weight.dim() == 4 and "backbone" not in name:
             torch.nn.init.kaiming_normal_(weight)  # the paper's 0.01 would make every logit nearly zero
-    spec = ModelSpec(architecture, CLASSES, gsd_m=0.5, context_px=2048, tile_px=508, thumbnail_px=508)
+    spec = ModelSpec(architecture, CLASSES, gsd_m=0.5, context_px=2048, tile_px=512, thumbnail_px=512)
     save(network, spec, path)
 
 
