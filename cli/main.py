@@ -14,6 +14,7 @@ from glraster.errors import GlrasterError
 
 VERBS = {
     "segment": "Map the land cover of a scene.",
+    "train": "Train a model on a catalog of labelled scenes.",
     "model": "Import, inspect and convert model files.",
     "catalog": "Make and check catalogs of training data.",
 }

@@ -36,19 +36,19 @@ GSD_TOLERANCE = 0.1
 FINEST = 100
 """Working pixels along one scene pixel, at most: finer ones show nothing and fill memory and disk."""
 
-_CACHE_BYTES = 64 * 2**20
+CACHE_BYTES = 64 * 2**20
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 @contextmanager
-def gdal_session() -> Iterator[None]:
+def gdal_session(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
     """GDAL with a block cache of bounded size (its own default is a share of the machine's memory).
 
     rasterio's warning of a raster without georeference is left out: `Scene` gives it once, in words.
     """
     with (
-        rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES),
+        rasterio.Env(GDAL_CACHEMAX=cache_bytes),
         warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore"),
     ):
         yield

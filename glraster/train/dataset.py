@@ -99,9 +99,7 @@ class SampleSource:
         image, label = scene.read(window)
         if self._how.turns:
             image, label = _turn(image, label, int(rng.integers(8)))
-        pixels = torch.from_numpy(image.astype(np.float32, copy=False))
-        pixels = _colour((pixels / self._spec.scale), self._how.colour, rng)
-        return self._cut(pixels, label, zoom, rng)
+        return self._cut(torch.from_numpy(image), label, zoom, rng)
 
     def _cut(self, pixels: Tensor, label: npt.NDArray[np.uint8], zoom: float, rng: np.random.Generator) -> Sample:
         form = self._form
@@ -114,10 +112,11 @@ class SampleSource:
         ]
         tiles = torch.stack([_resize(pixels[:, y : y + seen, x : x + seen], side) for y, x in starts])
         tile_labels = torch.stack([_nearest(label[y : y + seen, x : x + seen], side) for y, x in starts])
+        colour = draw_colour(self._how.colour, pixels.shape[0], rng)
         return Sample(
-            thumbnail=self._normalise(_resize(pixels, form.thumbnail_px)),
+            thumbnail=self._normalise(_resize(pixels, form.thumbnail_px), colour),
             thumbnail_label=_nearest(label, form.thumbnail_px),
-            tiles=self._normalise(tiles),
+            tiles=self._normalise(tiles, colour),
             tile_labels=tile_labels,
             tiling=Tiling(form.context_px, form.context_px, side, side, rows.offsets, columns.offsets),
         )
@@ -148,14 +147,16 @@ class SampleSource:
         free_px = self._form.context_px - self._form.tile_px
         return np.asarray(np.clip(corner, 0, free_px) // STRIDE * STRIDE, dtype=np.int64)
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
+    def _normalise(self, pixels: Tensor, colour: Colour | None) -> Tensor:
         mean, std = (torch.tensor(v)[:, None, None] for v in (self._spec.mean, self._spec.std))
-        return (pixels - mean) / std
+        values = pixels.float() / self._spec.scale
+        return ((colour.apply(values) if colour else values) - mean) / std
 
 
 def prefetch(source: SampleSource, numbers: Iterable[Sequence[int]]) -> Iterator[list[Sample]]:
     """Yield the samples of each batch of numbers, drawing the next batch while the caller works."""
-    with ThreadPoolExecutor(1) as worker:
+    # torch's threads spin while they wait: two pools on the same cores would take them from each other
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as worker:
         draw = worker.submit
         waiting = None
         for batch in numbers:
@@ -213,25 +214,35 @@ def _turn(
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
 
-def _colour(pixels: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Change brightness, contrast, gamma and tint of values from 0 to 1."""
+@dataclass(frozen=True)
+class Colour:
+    """A change of light and tint: to the power of `gamma`, times `contrast` about the middle, plus `brightness`."""
+
+    gamma: float
+    contrast: Tensor
+    brightness: Tensor
+
+    def apply(self, values: Tensor) -> Tensor:
+        """Change values (..., bands, h, w)."""
+        return (values.clamp(0, 1) ** self.gamma - 0.5) * self.contrast + self.brightness + 0.5
+
+
+def draw_colour(strength: float, bands: int, rng: np.random.Generator) -> Colour | None:
+    """Draw a change of the given strength; None for strength 0."""
     if strength == 0:
-        return pixels
-    bands = pixels.shape[0]
-    contrast = np.exp(rng.normal(0, strength)) * np.exp(rng.normal(0, strength / 3, bands))
+        return None
+    contrast = np.exp(rng.normal(0, strength) + rng.normal(0, strength / 3, bands))
     brightness = rng.normal(0, strength / 2) + rng.normal(0, strength / 4, bands)
-    gamma = float(np.exp(rng.normal(0, strength)))
-    scaled = pixels.clamp(0, 1) ** gamma - 0.5
-    return scaled * _column(contrast) + _column(brightness) + 0.5
-
-
-def _column(values: npt.NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))[:, None, None]
+    columns = [torch.from_numpy(v.astype(np.float32))[:, None, None] for v in (contrast, brightness)]
+    return Colour(float(np.exp(rng.normal(0, strength))), columns[0], columns[1])
 
 
 def _resize(pixels: Tensor, side: int) -> Tensor:
+    """Resize (bands, h, w) of any dtype to a square."""
     if pixels.shape[-1] == side == pixels.shape[-2]:
         return pixels
+    if pixels.dtype not in (torch.uint8, torch.float32):
+        pixels = pixels.float()
     return F.interpolate(pixels[None], (side, side), mode="bilinear", antialias=True, align_corners=False)[0]
 
 

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import yaml
 
+from glraster.config import Mode
 from glraster.errors import UsageError
+from glraster.model.metadata import BACKBONES
 from glraster.train.dataset import Augmentation
 from glraster.train.stages import STAGES, Stage
 
@@ -18,6 +20,7 @@ class Recipe:
     """How to train.
 
     Attributes:
+        mode, backbone, stem, width, tile_px, thumbnail_px: the network; see `Architecture` and `ModelSpec`.
         stages: names of `STAGES`, one after the other.
         steps: optimizer steps of every stage; None: the stage's epochs of `steps_per_epoch`.
         steps_per_epoch: steps between two validations; None: as many as show every training pixel once on average.
@@ -31,8 +34,15 @@ class Recipe:
         ema: weight of the past in the averaged weights that are validated and saved; 0: none.
         turns, zoom, colour, balance: see `Augmentation`.
         spread: standard deviation of new pyramid weights, as a multiple of 1 / sqrt(fan in); 0: the authors' 0.01.
+        normalise: whether the network sees values less the training data's mean, over their standard deviation.
     """
 
+    mode: Mode = "local"
+    backbone: str = "resnet18"
+    stem: int = 32
+    width: int = 64
+    tile_px: int = 256
+    thumbnail_px: int = 256
     stages: tuple[str, ...] = ("joint",)
     steps: int | None = 6000
     steps_per_epoch: int | None = 500
@@ -52,6 +62,7 @@ class Recipe:
     colour: float = 0.15
     balance: float = 0.5
     spread: float = 1.0
+    normalise: bool = True
 
     @property
     def augmentation(self) -> Augmentation:
@@ -67,6 +78,12 @@ class Recipe:
 RECIPES = {
     "fast": Recipe(),
     "paper": Recipe(
+        mode="full",
+        backbone="resnet50",
+        stem=64,
+        width=256,
+        tile_px=508,
+        thumbnail_px=508,
         stages=("global", "local", "full"),
         steps=None,
         steps_per_epoch=None,
@@ -82,6 +99,7 @@ RECIPES = {
         colour=0.0,
         balance=0.0,
         spread=0.0,
+        normalise=False,
     ),
 }
 
@@ -105,6 +123,8 @@ def choose_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
             recipe = replace(recipe, **{key: _like(getattr(RECIPES["fast"], key), yaml.safe_load(text))})
         except (ValueError, TypeError, yaml.YAMLError) as error:
             problems.append(f"{setting!r} ({error})")
+    if recipe.backbone not in BACKBONES:
+        problems.append(f"backbone {recipe.backbone!r} (backbones: {', '.join(BACKBONES)})")
     unknown = [stage for stage in recipe.stages if stage not in STAGES]
     problems += [f"stage {stage!r} (stages: {', '.join(STAGES)})" for stage in unknown]
     if problems:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from glraster.model.fpn import Maps, Shared, resize
 from glraster.model.glnet import GLNet
-from glraster.model.sharing import Collage, crop
+from glraster.model.sharing import Collage, crop, crop_shared
 from glraster.train.losses import Loss, resize_labels
 from glraster.train.stages import Stage, Weights
 
@@ -93,12 +93,44 @@ class _Step:
         guides = [_leaves(whole, i) for i in range(len(self._samples))]
         if self._model.refined is not None:
             self._run_full(guides)
+        elif self._model.local is not None and self._stage.average:
+            for chosen in self._groups():
+                self._run_group([self._samples[i] for i in chosen], [guides[i] for i in chosen])
         elif self._model.local is not None:
             for sample, guide in zip(self._samples, guides, strict=True):
                 self._run_tiles(sample, guide)
         arrived = _arrived([_flat(guide.shared, guide.ps3) for guide in guides])
         _go_back([(head, None), *zip(_flat(whole.shared, whole.ps3), arrived, strict=True)])
         return self._result()
+
+    def _groups(self) -> list[list[int]]:
+        """Numbers of samples whose tiles make a sub-batch together."""
+        groups: list[list[int]] = []
+        room = 0
+        for i, sample in enumerate(self._samples):
+            if len(sample.tiles) > room:
+                groups.append([])
+                room = self._sub_batch
+            groups[-1].append(i)
+            room -= len(sample.tiles)
+        return groups
+
+    def _run_group(self, samples: list[Sample], guides: list[Maps]) -> None:
+        """Mode local: all tiles of some windows at once, so that BatchNorm sees more than one window."""
+        assert self._model.local is not None
+        tiles = torch.cat([sample.tiles for sample in samples]).to(self._device)
+        labels = torch.cat([sample.tile_labels for sample in samples])
+        pairs = list(zip(samples, guides, strict=True))
+        crops = [_flat(crop_shared(guide.shared, sample.tiling, 0, len(sample.tiles))) for sample, guide in pairs]
+        maps: Maps = self._model.local(tiles, _nested([torch.cat(levels) for levels in zip(*crops, strict=True)]))
+        share, size = self._share(labels), maps.ps3.shape[-2:]
+        context = [
+            self._model.window_votes(guide.ps3, sample.tiling, 0, torch.Size((len(sample.tiles), 0, *size)))
+            for sample, guide in pairs
+        ]
+        logits = self._model.tile_votes(maps.ps3) + torch.cat(context)
+        local = self._score("local", maps.logits, labels, share)
+        _go_back([(local + self._score("aggregated", logits, labels, share), None)])
 
     def _run_tiles(self, sample: Sample, guide: Maps) -> None:
         """Mode local: one pass over the tiles, which meet the guide."""

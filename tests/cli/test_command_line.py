@@ -125,7 +125,7 @@ def test_dry_run_tells_the_cost_and_writes_nothing(scene, tmp_path, model_file, 
         "time",
     ]
     cost = json.loads(estimate.out)
-    assert (cost["windows"], cost["tiles"]) == (2, 12)
+    assert (cost["windows"], cost["tiles"]) == (2, 8)
     assert cost["parts_bytes"] >= 3 * 2 * 150 * 200 / 16
     assert all(cost[key] > 0 for key in ("tera_flop", "memory_bytes", "seconds"))
 

@@ -131,7 +131,7 @@ def test_rerun_without_resume_is_refused(whole, half_done, run):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (("--overlap", "32"), "overlap was 64, is 32"),
+        (("--overlap", "32"), "overlap was 24, is 32"),
         (("--context", "132"), "context was 128, is 132"),
         (("--tile", "92"), "tile was 96, is 92"),
         (("--branch", "local"), 'branch was "full", is "local"'),
