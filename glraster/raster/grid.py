@@ -94,6 +94,11 @@ def round_up(value: int, multiple: int = STRIDE) -> int:
     return -(-value // multiple) * multiple
 
 
+def usual_overlap(tile: int) -> int:
+    """Overlap of tiles where none is asked for: 64 px, or a quarter of a small tile."""
+    return min(64, tile // (4 * STRIDE) * STRIDE)
+
+
 def even_axis(side: int, length: int, overlap: int) -> Axis:
     """Cover `side` with evenly spaced pieces of `length` that overlap by `overlap` pixels or more.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from glraster.catalog import Catalog, Pair
 from glraster.config import ModelSpec
 from glraster.model.sharing import Tiling
-from glraster.raster.grid import STRIDE, Axis, Window, even_axis
+from glraster.raster.grid import STRIDE, Axis, Window, even_axis, usual_overlap
 from glraster.raster.reader import Scene
 from glraster.train.labels import LabelReader
 
@@ -52,7 +52,6 @@ class SampleForm:
     thumbnail_px: int
     tile_px: int
     tiles: tuple[int, int] | None = None
-    overlap_px: int = 64
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class SampleSource:
     def _tile_axes(self, label: npt.NDArray[np.uint8], zoom: float, rng: np.random.Generator) -> tuple[Axis, Axis]:
         form = self._form
         if form.tiles is None:
-            axis = even_axis(form.context_px, form.tile_px, form.overlap_px)
+            axis = even_axis(form.context_px, form.tile_px, usual_overlap(form.tile_px))
             return axis, axis
         free_cells = (form.context_px - form.tile_px) // STRIDE
         places = rng.integers(0, free_cells + 1, (max(form.tiles), 2)) * STRIDE

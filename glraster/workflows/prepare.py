@@ -22,7 +22,7 @@ from glraster.infer.plan import Plan
 from glraster.infer.predict import Predictor, TileForm
 from glraster.model.checkpoint import load, model_id, read_spec
 from glraster.raster.georef import bounds_window
-from glraster.raster.grid import ONE_CONTEXT, STRIDE, WindowGrid, context_axis, round_up
+from glraster.raster.grid import ONE_CONTEXT, STRIDE, WindowGrid, context_axis, round_up, usual_overlap
 from glraster.raster.reader import Scene, Stretch
 from glraster.raster.writer import check_creation_options, staging_folder
 
@@ -172,7 +172,7 @@ def _choose_branch(options: SegmentOptions, spec: ModelSpec) -> Branch:
 
 def _choose_tiles(options: SegmentOptions, spec: ModelSpec) -> TileForm:
     context, tile = options.context_px or spec.context_px, options.tile_px or spec.tile_px
-    wanted = min(64, tile // 4) if options.overlap_px is None else options.overlap_px
+    wanted = usual_overlap(tile) if options.overlap_px is None else options.overlap_px
     overlap = round_up(wanted)
     for name, value in (("--context", options.context_px), ("--tile", options.tile_px)):
         if value is not None and value < 1:

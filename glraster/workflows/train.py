@@ -22,6 +22,7 @@ from glraster.infer.device import choose_device
 from glraster.metrics import Confusion, class_iou, mean_iou
 from glraster.model.checkpoint import load, save
 from glraster.model.glnet import GLNet
+from glraster.raster.grid import STRIDE
 from glraster.raster.reader import Scene, gdal_session
 from glraster.train.check import check_catalog
 from glraster.train.dataset import SampleForm, SampleSource
@@ -123,9 +124,13 @@ class _Run:
         check_catalog(self.catalog).require_sound(self.catalog.source)
         if not self.catalog.train or not self.catalog.val:
             raise CatalogError("needs a train and a val split", source=self.catalog.source)
-        if self.catalog.context_px < self.recipe.tile_px:
+        make_loss(self.recipe.loss)
+        context, tile = self.catalog.context_px, self.recipe.tile_px
+        if context < tile:
+            raise UsageError(f"tile_px {tile} is larger than the context of {context} px")
+        if context % STRIDE or tile % STRIDE or tile < 4 * STRIDE:
             raise UsageError(
-                f"tile_px {self.recipe.tile_px} is larger than the context of {self.catalog.context_px} px"
+                f"tile_px {tile} and context_px {context} must be multiples of {STRIDE}, from {4 * STRIDE}"
             )
 
     def all_stages(self) -> Validation:

@@ -17,7 +17,7 @@ from glraster.infer.device import choose_batch
 from glraster.infer.predict import Predictor, TileForm
 from glraster.metrics import Confusion, confusion
 from glraster.model.glnet import GLNet
-from glraster.raster.grid import STRIDE, Window, context_axis
+from glraster.raster.grid import Window, context_axis, usual_overlap
 from glraster.train.dataset import LabelledScene, open_pair
 
 
@@ -51,7 +51,7 @@ def validate(
         model=model,
         spec=spec,
         branch="global" if model.arch.mode == "global" else "full",
-        tiles=TileForm(spec.tile_px, min(64, spec.tile_px // STRIDE // 2 * STRIDE)),
+        tiles=TileForm(spec.tile_px, usual_overlap(spec.tile_px)),
         device=device,
         dtype=dtype,
         batch=choose_batch(None, device),
