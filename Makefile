@@ -1,10 +1,11 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo check lint test
+.PHONY: demo check lint test training-data default-model
 
-demo: demo/scene.tif demo/model.safetensors
-	$(BIN)/glraster segment demo/scene.tif -o demo/mask.tif --model demo/model.safetensors --overwrite
+demo: demo/scene.tif
+	$(BIN)/glraster segment demo/scene.tif -o demo/mask.tif --overwrite
+	$(BIN)/python examples/score_map.py demo/mask.tif demo/scene_truth.tif
 
 check: lint test
 
@@ -25,5 +26,15 @@ test: .venv/installed
 demo/scene.tif: .venv/installed examples/make_scene.py $(wildcard examples/scenery/*.py)
 	$(BIN)/python examples/make_scene.py $@ --force
 
-demo/model.safetensors: .venv/installed examples/make_model.py
-	$(BIN)/python examples/make_model.py $@
+# What the default model learns from; GLRASTER_DATA is the folder that holds the Dubai tiles in dubai/.
+training-data: .venv/installed
+	test -d "$(GLRASTER_DATA)/dubai"
+	mkdir -p demo/training/synthetic
+	ln -sfn "$(abspath $(GLRASTER_DATA))/dubai" demo/training/dubai
+	$(BIN)/python examples/make_scene.py demo/training/synthetic/scene_101.tif --seed 101 --width 3072 --height 3072 --force
+	$(BIN)/python examples/make_scene.py demo/training/synthetic/scene_102.tif --seed 102 --width 3072 --height 3072 --force
+
+default-model: training-data
+	$(BIN)/glraster train examples/default.yaml -o runs/default --bfloat16 --set steps=2150 --set steps_per_epoch=325 \
+		--set width=32 --set loss=ce+lovasz --set 'zoom=[0.6,1.6]' --set colour=0.2
+	$(BIN)/python examples/pack_model.py runs/default/model.safetensors glraster/model/default.safetensors

@@ -1,4 +1,4 @@
-"""Peak memory of `glraster segment` on a small and a large scene: `python benchmarks/memory.py [--times 4]`.
+"""Peak memory of `glraster segment` with the default model on a small and a large scene: `python benchmarks/memory.py [--times 4]`.
 
 The large scene is the synthetic one of `examples/make_scene.py`, repeated in a VRT mosaic. Every run is a process
 of its own; what counts is its peak resident set.
@@ -16,7 +16,6 @@ from pathlib import Path
 import rasterio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from make_model import make_model
 from make_scene import make_scene
 
 _SOURCE = (
@@ -48,12 +47,10 @@ def repeat(scene: Path, times: int, mosaic: Path) -> Path:
     return mosaic
 
 
-def segment(scene: Path, model: Path, folder: Path) -> dict[str, float]:
+def segment(scene: Path, folder: Path) -> dict[str, float]:
     """Run the command and return what it reports."""
     command = [sys.executable, "-m", "glraster_cli", "segment", str(scene), "-o", str(folder / "mask.tif")]
-    done = subprocess.run(
-        [*command, "--model", str(model), "--overwrite", "--json"], stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run([*command, "--overwrite", "--json"], stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout)
     assert isinstance(result, dict)
     return result
@@ -67,9 +64,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small, _ = make_scene(folder / "scene.tif")
-        make_model(folder / "model.safetensors")
         large = repeat(small, times, folder / "mosaic.vrt")
-        results = [segment(scene, folder / "model.safetensors", folder) for scene in (small, large)]
+        results = [segment(scene, folder) for scene in (small, large)]
     print(f"{'MPx':>8} {'windows':>8} {'peak MiB':>9} {'MPx/s':>7}")
     for result in results:
         megapixels = result["height"] * result["width"] / 1e6

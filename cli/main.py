@@ -15,7 +15,7 @@ from glraster.errors import GlrasterError
 VERBS = {
     "segment": "Map the land cover of a scene.",
     "train": "Train a model on a catalog of labelled scenes.",
-    "model": "Import, inspect and convert model files.",
+    "model": "Import and inspect model files.",
     "catalog": "Make and check catalogs of training data.",
 }
 INTERRUPTED = 130
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="glraster")
 def glraster() -> None:
-    """Land-cover maps and polygons from scenes of any size."""
+    """Land-cover maps from scenes of any size."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ _checkpoint: dict[str, Any] = {"type": click.Path(dir_okay=False, path_type=Path
 
 @click.group("model")
 def command() -> None:
-    """Import, inspect and convert model files."""
+    """Import and inspect model files."""
 
 
 @command.command("import")

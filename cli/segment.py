@@ -33,9 +33,7 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
 @click.command("segment")
 @click.argument("scene")
 @options.output
-@click.option(
-    "-m", "--model", required=True, envvar="GLRASTER_MODEL", metavar="FILE", help="Model file (.safetensors)."
-)
+@click.option("-m", "--model", envvar="GLRASTER_MODEL", metavar="FILE", help="Model file; glraster's own by default.")
 @options.bands
 @options.bounds
 @options.nodata
@@ -84,7 +82,9 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
 @options.json_output
 @options.verbose
 @options.quiet
-def command(scene: str, output: str, model: str, dry_run: bool, as_json: bool, quiet: bool, **settings: Any) -> None:
+def command(
+    scene: str, output: str, model: str | None, dry_run: bool, as_json: bool, quiet: bool, **settings: Any
+) -> None:
     """Map the land cover of SCENE, anything GDAL opens.
 
     Writes a Cloud-Optimized GeoTIFF of class numbers on the scene's own grid, with class names and colours.
@@ -93,6 +93,8 @@ def command(scene: str, output: str, model: str, dry_run: bool, as_json: bool, q
     from glraster.workflows.segment import SegmentOptions, plan_segment, segment
 
     chosen = SegmentOptions(**settings)
+    if model is None and not quiet:
+        click.echo("glraster: using the default model (five classes, see 'glraster model info default')", err=True)
     if dry_run:
         estimate = plan_segment(scene, output, model, chosen)
         click.echo(json.dumps(estimate.to_json()) if as_json else report.estimate_text(estimate))

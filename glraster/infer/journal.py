@@ -5,8 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -67,17 +66,20 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not any(self.folder.glob("window_*.npy")):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists() and not any(self.folder.glob("window_*.npy")):
+            self.discard()
         self._release()
 
-    def publishing(self) -> None:
-        """Note that the outputs are complete and about to get their names: from here on, they are this run's."""
-        (self.folder / PUBLISHING).touch()
+    def publishing(self, outputs: Iterable[Path]) -> None:
+        """Note that these outputs are complete and about to get their names: from here on, they are this run's."""
+        _write_durably(self.folder / PUBLISHING, "\n".join(str(path.absolute()) for path in outputs))
 
     def discard(self) -> None:
-        """Remove the parts: the output is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the parts: the output is complete. Killed on the way, it leaves a folder that is known as ours."""
+        for pattern in ("window_*", "*.tif*", PUBLISHING, "journal.*", "lock"):
+            for leftover in self.folder.glob(pattern):
+                leftover.unlink()
+        self.folder.rmdir()
 
     def _hold(self) -> None:
         self._lock = (self.folder / "lock").open("w")
@@ -104,9 +106,8 @@ class Journal:
                 leftover.unlink()
 
     def _start(self) -> None:
-        temporary = self.folder / "journal.tmp"
-        temporary.write_text(json.dumps({"format": JOURNAL_FORMAT, "fingerprint": self._fingerprint}, indent=1))
-        temporary.replace(self._file)
+        record = {"format": JOURNAL_FORMAT, "fingerprint": self._fingerprint}
+        _write_durably(self._file, json.dumps(record, indent=1))
 
     def _compare(self) -> None:
         try:
@@ -123,6 +124,22 @@ class Journal:
                 f"{self.folder}: the finished parts belong to another run: {told}; repeat its call, or start anew "
                 "with --overwrite"
             )
+
+
+def published(folder: Path) -> set[str]:
+    """Absolute names of the outputs that an interrupted run had begun to publish."""
+    note = folder / PUBLISHING
+    return set(note.read_text().splitlines()) if note.exists() else set()
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """Write a file that is whole or absent, also after a power failure."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
 
 
 def _brief(fingerprint: Mapping[str, object], key: str) -> str:

@@ -23,13 +23,14 @@ class Plan:
     """The context windows of a segmentation.
 
     `region` is the part of the scene to be mapped, in scene pixels; `wanted` the (row, column) of the windows of
-    `windows` that it needs; `tiles` how each is cut.
+    `windows` that it needs; `tiles` how each is cut; `context_px` the extent that a whole thumbnail stands for.
     """
 
     region: Window
     windows: WindowGrid
     wanted: tuple[tuple[int, int], ...]
     tiles: TileForm
+    context_px: int
 
     @property
     def window_px(self) -> tuple[int, int]:
@@ -65,7 +66,7 @@ class Estimate:
 
 def estimate(plan: Plan, spec: ModelSpec, branch: Branch, batch: int, device: torch.device, views: int) -> Estimate:
     """Estimate the cost of a plan from the network's operation count and a moment's measurement of the device."""
-    thumbnail = max(1, round(max(plan.window_px) * spec.thumbnail_px / spec.context_px))
+    thumbnail = max(1, round(max(plan.window_px) * spec.thumbnail_px / plan.context_px))
     tiles = 0 if branch == "global" else plan.tiles_per_window
     flop = views * len(plan.wanted) * _window_flop(plan, spec, branch, thumbnail)
     height, width = plan.window_px
@@ -92,9 +93,8 @@ def _window_flop(plan: Plan, spec: ModelSpec, branch: Branch, thumbnail: int) ->
                 return int(counter.get_total_flops())
             rows, columns = plan.tiles.tiling(*plan.window_px)
             tiling = Tiling(rows.side, columns.side, rows.length, columns.length, rows.offsets, columns.offsets)
-            tile = torch.empty(1, spec.architecture.bands, rows.length, columns.length)
-            count = plan.tiles_per_window
-            for _ in model.tile_logits(small, (tile for _ in range(count)), tiling, branch):
+            tiles = torch.empty(plan.tiles_per_window, spec.architecture.bands, rows.length, columns.length)
+            for _ in model.tile_logits(small, [tiles], tiling, branch):
                 pass
         return int(counter.get_total_flops())
 

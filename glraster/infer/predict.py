@@ -95,7 +95,9 @@ class Predictor:
                     pixels = torch.from_numpy(np.ascontiguousarray(turned)).to(self.device)
                     result = _turn_back(scores(pixels, turned), view)
                     total = result if total is None else total + result
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's has no name of its own
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
             raise DeviceError(f"{self.device} is out of memory; use a smaller --batch or --tile") from error
         assert total is not None
         return (total / len(views)).cpu().numpy()

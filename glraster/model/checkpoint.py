@@ -25,13 +25,14 @@ _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format
 _DTYPES = ("F32", "F16", "BF16")
 
 
-def save(model: GLNet, spec: ModelSpec, path: str | Path) -> None:
+def save(model: GLNet, spec: ModelSpec, path: str | Path, *, half: bool = False) -> None:
     """Write a model file; it appears whole or not at all, and replaces what was there.
 
     Args:
         model: the network.
         spec: what it is; its architecture is the network's.
         path: usually `*.safetensors`.
+        half: store weights as float16, half the size; `load` makes them float32 again.
 
     Raises:
         ValueError: where the spec contradicts itself or the network.
@@ -44,6 +45,8 @@ def save(model: GLNet, spec: ModelSpec, path: str | Path) -> None:
         raise ValueError(f"the spec describes {spec.architecture}, the network is {model.arch}")
     metadata = {_KEY: dump_spec(spec)}
     weights = {name: x.detach().cpu().contiguous() for name, x in _weights(model).items()}
+    if half:
+        weights = {name: x.half() for name, x in weights.items()}
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

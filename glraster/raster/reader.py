@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import uuid
+import re
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ class Scene:
 
     def __init__(self, path: str, indexes: Sequence[int] | None, bands: int, nodata: float | None = None) -> None:
         self.path = path
-        self._overlay: str | None = None
+        self.files: tuple[Path, ...] = ()
         self._dataset = self._open(path, nodata)
         try:
             self.indexes = _choose_bands(self._dataset, path, indexes, bands)
@@ -95,22 +96,15 @@ class Scene:
     def _open(self, path: str, nodata: float | None) -> DatasetReader:
         try:
             dataset = rasterio.open(path)
+            self.files = _local_files(path, dataset)
             if nodata is None:
                 return dataset
             if not all(in_dtype_range(nodata, dtype) for dtype in dataset.dtypes):
                 dataset.close()
                 raise SceneError(f"{path}: nodata {nodata:g} is no value of a scene of {dataset.dtypes[0]}")
-            return self._override_nodata(dataset, nodata)
+            return _with_nodata(dataset, nodata)
         except (RasterioError, OSError) as error:
             raise SceneError(f"{path}: cannot be opened as a raster: {_reason(error, path)}") from error
-
-    def _override_nodata(self, dataset: DatasetReader, nodata: float) -> DatasetReader:
-        self._overlay = f"/vsimem/glraster-{uuid.uuid4().hex}.vrt"
-        with dataset:
-            rasterio.shutil.copy(dataset, self._overlay, driver="VRT")
-        with rasterio.open(self._overlay, "r+") as overlay:
-            overlay.nodata = nodata
-        return rasterio.open(self._overlay)
 
     def _check_dtype(self) -> None:
         dtypes = {self._dataset.dtypes[i - 1] for i in self.indexes}
@@ -130,9 +124,6 @@ class Scene:
 
     def close(self) -> None:
         self._dataset.close()
-        if self._overlay is not None:
-            rasterio.shutil.delete(self._overlay, driver="VRT")
-            self._overlay = None
 
     @property
     def crs(self) -> CRS | None:
@@ -180,17 +171,11 @@ class Scene:
         if any(abs(s - 1) > GSD_TOLERANCE for s in scale):
             self.grid = working_grid(*self.shape, scale)
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The local files that the scene is read from: its own, side-cars, and the sources of a VRT."""
-        names = (Path(name) for name in self._dataset.files if not name.startswith("/vsi"))
-        return tuple(file for file in names if file.is_file())
-
     def identity(self) -> dict[str, object]:
         """What tells this scene from another or from an edited one, as JSON values."""
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
         return {
-            "path": Path(self.path).name,
+            "path": Path(self.path).name if self.files else self.path,
             "files": [list(stat) for stat in stats],
             "shape": list(self.shape),
             "dtype": self.dtype,
@@ -268,6 +253,18 @@ class Scene:
                 found.append(pixels[:, valid])
         return np.concatenate(found, axis=1)
 
+    def overview(self, side: int = 2048) -> npt.NDArray[Any]:
+        """Valid values of every band of the whole scene, shrunk to `side` pixels at most, (bands, n)."""
+        factor = max(1.0, max(self.shape) / side)
+        shape = (max(1, round(self.shape[0] / factor)), max(1, round(self.shape[1] / factor)))
+        source = RasterioWindow(0, 0, self.shape[1], self.shape[0])
+        with self._reading():
+            pixels = self._dataset.read(
+                self.indexes, window=source, out_shape=(len(self.indexes), *shape), resampling=Resampling.nearest
+            )
+            known: npt.NDArray[Any] = pixels[:, self._mask(source, shape) & _finite(pixels)]
+        return known
+
     def _mask_flags(self) -> list[list[MaskFlags]]:
         return [list(self._dataset.mask_flag_enums[i - 1]) for i in self.indexes]
 
@@ -278,7 +275,12 @@ class Scene:
             return np.ones(shape, bool)
         shared = MaskFlags.per_dataset in flags[0]
         indexes = self.indexes[:1] if shared else self.indexes
-        masks = self._dataset.read_masks(indexes, window=source, out_shape=(len(indexes), *shape))
+        # a pixel that averages over valid and invalid ones is valid: averaging leaves the invalid out
+        shrinks = source.height > shape[0] or source.width > shape[1]
+        resampling = Resampling.average if shrinks else Resampling.nearest
+        masks = self._dataset.read_masks(
+            indexes, window=source, out_shape=(len(indexes), *shape), resampling=resampling
+        )
         return np.asarray((masks > 0).any(axis=0))
 
     @contextmanager
@@ -304,6 +306,33 @@ def _choose_bands(dataset: DatasetReader, path: str, indexes: Sequence[int] | No
     if len(indexes) != bands:
         raise SceneError(f"--bidx names {len(indexes)} bands, the model needs {bands}")
     return tuple(indexes)
+
+
+def _local_files(path: str, dataset: DatasetReader) -> tuple[Path, ...]:
+    """The local files that a dataset is read from: its own, side-cars, and the sources of a VRT, however deep."""
+    found = {Path(path)} if Path(path).is_file() else set()
+    waiting = [Path(name) for name in dataset.files if not name.startswith("/vsi")]
+    while waiting:
+        file = waiting.pop()
+        if file in found or not file.is_file():
+            continue
+        found.add(file)
+        if file.suffix.lower() == ".vrt" and file != Path(path):
+            with rasterio.open(file) as inner:
+                waiting += [Path(name) for name in inner.files if not name.startswith("/vsi")]
+    return tuple(sorted(found))
+
+
+def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
+    """The same dataset with another nodata value in place of its own, of its alpha band and of its mask."""
+    with tempfile.TemporaryDirectory() as folder:
+        overlay = Path(folder) / "overlay.vrt"
+        with dataset:
+            rasterio.shutil.copy(dataset, overlay, driver="VRT")
+        with rasterio.open(overlay, "r+") as writable:
+            writable.nodata = nodata
+        description = re.sub(r"<MaskBand>.*?</MaskBand>", "", overlay.read_text(), flags=re.DOTALL)
+    return rasterio.open(description)
 
 
 def _finite(pixels: npt.NDArray[Any]) -> BoolArray:

@@ -128,6 +128,8 @@ class CogWriter:
             with rasterio.open(self._cog) as written:
                 if (written.height, written.width) != (self._form.height, self._form.width):
                     raise OSError("the COG driver wrote an incomplete file")
+            with self._cog.open("rb") as stream:
+                os.fsync(stream.fileno())
 
     def publish(self) -> None:
         """Move the finished COG and its side-car with class names to their place."""

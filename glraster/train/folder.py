@@ -45,9 +45,15 @@ class RunFolder:
         """
         told = json.loads(json.dumps(settings))
         if not self.settings.exists():
+            names = (self.metrics, self.last, self.model)
+            in_the_way = [path.name for path in names if path.exists()]
+            if in_the_way:
+                raise OutputError(f"{self.path}: holds {in_the_way[0]}, but no training; choose another folder")
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                self.settings.write_text(json.dumps(told, indent=1))
+                temporary = self.settings.with_suffix(".tmp")
+                temporary.write_text(json.dumps(told, indent=1))
+                temporary.replace(self.settings)
             except OSError as error:
                 raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
             return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -125,11 +125,40 @@ def choose_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
             problems.append(f"{setting!r} ({error})")
     if recipe.backbone not in BACKBONES:
         problems.append(f"backbone {recipe.backbone!r} (backbones: {', '.join(BACKBONES)})")
+    problems += _impossible(recipe)
     unknown = [stage for stage in recipe.stages if stage not in STAGES]
     problems += [f"stage {stage!r} (stages: {', '.join(STAGES)})" for stage in unknown]
     if problems:
         raise UsageError(f"--set does not know {'; '.join(problems)}")
     return recipe
+
+
+_CHOICES = {"mode": get_args(Mode), "optimizer": ("adam", "adamw"), "schedule": ("poly", "cosine")}
+_LEAST = {"stem": 1, "width": 2, "thumbnail_px": 32, "batch": 1, "sub_batch": 1, "warm_up": 0, "learning_rate": 1e-12}
+_LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "spread": 0}
+_LEAST_OR_NONE = {"steps": 1, "steps_per_epoch": 1}
+
+
+def _impossible(recipe: Recipe) -> Iterator[str]:
+    """What no training can be done with."""
+    values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    for name, choices in _CHOICES.items():
+        if values[name] not in choices:
+            yield f"{name} {values[name]!r} (one of {', '.join(choices)})"
+    for name, least in (_LEAST | _LEAST_OR_NONE).items():
+        value = values[name]
+        if (value is None and name not in _LEAST_OR_NONE) or (value is not None and not value >= least):
+            yield f"{name} {value} (at least {least})"
+    if recipe.width % 2:
+        yield f"width {recipe.width} (an even number)"
+    if not recipe.stages:
+        yield "an empty list of stages"
+    if recipe.tiles is not None and (len(recipe.tiles) != 2 or min(recipe.tiles) < 1):
+        yield f"tiles {list(recipe.tiles)} (rows and columns, at least 1)"
+    if len(recipe.zoom) != 2 or not 0 < recipe.zoom[0] <= recipe.zoom[1]:
+        yield f"zoom {list(recipe.zoom)} (two positive numbers that ascend)"
+    if not recipe.ema < 1:
+        yield f"ema {recipe.ema} (less than 1)"
 
 
 def _like(example: Any, value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from glraster.errors import OutputError
 from glraster.model.checkpoint import model_id, read_spec
+from glraster.model.default import model_path
 
 
 def import_model(
@@ -38,6 +39,7 @@ def import_model(
     return model_info(output)
 
 
-def model_info(path: Path) -> dict[str, Any]:
-    """What a model file says of itself, and its identity, as JSON values."""
+def model_info(name: str | Path) -> dict[str, Any]:
+    """What a model file, or "default", says of itself, and its identity, as JSON values."""
+    path = model_path(name)
     return {"model": model_id(path), **asdict(read_spec(path))}

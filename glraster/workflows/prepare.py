@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import rasterio
 import torch
 
 from glraster._version import __version__
 from glraster.config import Branch, ModelSpec
 from glraster.errors import OutputError, UsageError
-from glraster.infer.device import Precision, choose_batch, choose_device, choose_precision
-from glraster.infer.journal import PUBLISHING
+from glraster.infer.device import Precision, choose_batch, choose_device, choose_precision, describe_device
+from glraster.infer.journal import published
 from glraster.infer.plan import Plan
 from glraster.infer.predict import Predictor, TileForm
 from glraster.model.checkpoint import load, model_id, read_spec
@@ -128,9 +129,9 @@ class Job:
             "merge": self.options.merge,
             "tta": self.options.tta,
             "batch": self.batch,
-            "device": self.device.type,
+            "device": describe_device(self.device),
             "precision": str(self.dtype).removeprefix("torch."),
-            "glraster": __version__,
+            "versions": [__version__, torch.__version__, rasterio.__gdal_version__],
         }
 
 
@@ -193,6 +194,8 @@ def _check_outputs(inputs: Sequence[Path], output: Path, options: SegmentOptions
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise UsageError("two outputs have the same name; give each its own")
     for path in outputs:
+        if not path.name:
+            raise UsageError("an output needs a file name")
         if len(staging_folder(path).name.encode()) > LONGEST_NAME:
             raise OutputError(f"{path}: cannot be written: its name is too long")
         if path.exists() and any(path.samefile(source) for source in inputs):
@@ -203,8 +206,8 @@ def _check_outputs(inputs: Sequence[Path], output: Path, options: SegmentOptions
             raise OutputError(f"{path}: its folder is not writable; choose another or change its permissions")
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; give a file name")
-        published = options.resume and (staging_folder(output) / PUBLISHING).exists()
-        if os.path.lexists(path) and not (options.overwrite or published):
+        ours = options.resume and str(path.absolute()) in published(staging_folder(output))
+        if os.path.lexists(path) and not (options.overwrite or ours):
             raise OutputError(f"{path}: exists; use --overwrite to replace it")
 
 
@@ -230,6 +233,8 @@ def _choose_stretch(scene: Scene, options: SegmentOptions, spec: ModelSpec) -> S
     if scene.dtype == spec.dtype:
         return None
     values = scene.sample()
+    if not values.size:
+        values = scene.overview()
     low, high = np.percentile(values, (2, 98)).tolist() if values.size else (0.0, 1.0)
     high = high if high > low else low + 1.0
     log.warning(
@@ -255,4 +260,4 @@ def _lay_windows(scene: Scene, options: SegmentOptions, spec: ModelSpec, tiles: 
             raise UsageError("--merge paper keeps no parts and cannot be resumed; leave --resume out")
     rows, columns = (context_axis(side, context, tiles.tile_px) for side in sides)
     windows = WindowGrid(rows, columns)
-    return Plan(region, windows, windows.touching(scene.grid.to_working(region)), tiles)
+    return Plan(region, windows, windows.touching(scene.grid.to_working(region)), tiles, context)

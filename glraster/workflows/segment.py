@@ -21,9 +21,10 @@ from glraster.infer.device import describe_device
 from glraster.infer.device import peak_memory_bytes as process_peak_memory_bytes
 from glraster.infer.journal import Journal
 from glraster.infer.plan import Estimate, estimate
+from glraster.model.default import model_path
 from glraster.raster.assemble import Assembly, ScoreArray, best_class, softmax
 from glraster.raster.georef import pixel_area_m2
-from glraster.raster.grid import STRIDE, FloatArray, Window
+from glraster.raster.grid import STRIDE, FloatArray, Window, WorkingGrid
 from glraster.raster.parts import PartFolder
 from glraster.raster.reader import gdal_session
 from glraster.raster.writer import CogWriter, RasterForm, staging_folder
@@ -32,6 +33,7 @@ from glraster.workflows.prepare import Job, SegmentOptions, prepared
 __all__ = ["ClassArea", "Progress", "SegmentOptions", "SegmentResult", "plan_segment", "segment"]
 
 _BLOCK = (512, 2048)
+"""Height and width of an output block, in scene pixels or, where those are fewer, working pixels."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class _Scores(Protocol):
 def segment(
     scene: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
     options: SegmentOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> SegmentResult:
@@ -97,7 +99,7 @@ def segment(
     Args:
         scene: anything GDAL opens.
         output: the mask: uint8, class ids, nodata 255, on the scene's grid.
-        model: a `.safetensors` model file.
+        model: a `.safetensors` model file; the one that comes with glraster where None.
         options: see `SegmentOptions`.
         progress: called after every window and block.
 
@@ -107,7 +109,7 @@ def segment(
     Memory depends on the context window, the tile and the network, not on the scene.
     """
     started = time.perf_counter()
-    with gdal_session(), prepared(os.fspath(scene), Path(output), Path(model), options) as job:
+    with gdal_session(), prepared(os.fspath(scene), Path(output), model_path(model), options) as job:
         windows = {"done": 0, "skipped": 0, "reused": 0}
         report = progress or (lambda _: None)
         staging = staging_folder(job.output)
@@ -129,11 +131,11 @@ def segment(
 def plan_segment(
     scene: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
     options: SegmentOptions | None = None,
 ) -> Estimate:
     """Check everything `segment` would check and estimate its cost; compute and write nothing."""
-    with gdal_session(), prepared(os.fspath(scene), Path(output), Path(model), options) as job:
+    with gdal_session(), prepared(os.fspath(scene), Path(output), model_path(model), options) as job:
         views = 8 if job.options.tta else 1
         return estimate(job.plan, job.spec, job.branch, job.batch, job.device, views)
 
@@ -186,7 +188,7 @@ def _write(job: Job, journal: Journal, source: _Scores, report: ProgressCallback
     done = 0
     with ExitStack() as stack:
         writers = [(stack.enter_context(CogWriter(*output)), values) for output, values in _outputs(job)]
-        for block in region.blocks(*_BLOCK):
+        for block in region.blocks(*_block_sides(scene.grid)):
             valid = np.ones((block.height, block.width), bool) if scene.all_valid else scene.read_valid(block)
             scores, covered = source.scores(block)
             valid &= covered
@@ -204,13 +206,21 @@ def _write(job: Job, journal: Journal, source: _Scores, report: ProgressCallback
             report(Progress("writing", done, region.size))
         for writer, _ in writers:
             writer.finish()
-        journal.publishing()
+        journal.publishing(writer.path for writer, _ in writers)
         for writer, _ in reversed(writers):
             writer.publish()
     found = tuple(
         ClassArea(c.id, c.name, int(pixels[c.id]), float(area[c.id]) if areas_known else None) for c in job.spec.classes
     )
     return found, int(pixels[NODATA])
+
+
+def _block_sides(grid: WorkingGrid) -> tuple[int, int]:
+    """A scene coarser than the working grid has many cells in a pixel: blocks shrink so that memory does not grow."""
+    rows, columns = (
+        max(1, int(side * min(1.0, axis.scale))) for side, axis in zip(_BLOCK, (grid.rows, grid.columns), strict=True)
+    )
+    return rows, columns
 
 
 _Values = Callable[[FloatArray], FloatArray] | None

@@ -20,7 +20,7 @@ from glraster.config import Architecture, ModelSpec
 from glraster.errors import CatalogError, UsageError
 from glraster.infer.device import choose_device
 from glraster.metrics import Confusion, class_iou, mean_iou
-from glraster.model.checkpoint import load, save
+from glraster.model.checkpoint import load, model_id, save
 from glraster.model.glnet import GLNet
 from glraster.raster.grid import STRIDE
 from glraster.raster.reader import Scene, gdal_session
@@ -103,7 +103,11 @@ def train(
     chosen = options or TrainOptions()
     with gdal_session(TRAINING_CACHE_BYTES):
         run = _Run(load_catalog(Path(catalog)), RunFolder(Path(output)), chosen, progress or (lambda _: None))
-        best = run.all_stages()
+        try:
+            best = run.all_stages()
+        except KeyboardInterrupt as error:
+            error.add_note(f"repeat the call with --resume to go on from the last epoch in {run.folder.path}")
+            raise
     return TrainResult(str(run.folder.model), best, run.steps_done, time.perf_counter() - started)
 
 
@@ -118,6 +122,7 @@ class _Run:
         self._best: Validation | None = None
         self._check()
         settings = {**asdict(self.recipe), "seed": options.seed, "catalog": catalog.content_hash}
+        settings["init"] = model_id(options.init) if options.init else None
         folder.start({**settings, "bfloat16": options.bfloat16}, resume=options.resume)
 
     def _check(self) -> None:
@@ -167,7 +172,8 @@ class _Run:
         fit = Fit(model, stage, self.recipe, self._length(stage))
         if restore:
             fit.restore(self.folder.last)
-            self.folder.forget_after(stage.name, fit.step)
+        self.folder.forget_after(stage.name, fit.step)
+        if restore:
             past = [
                 Validation(stage.name, r["step"], r["miou"], tuple(r["iou"]))
                 for r in self.folder.validations(stage.name)

@@ -120,6 +120,12 @@ def test_a_finished_folder_is_not_trained_over(finished: Path, catalog: Path) ->
         (("steps=many",), "'many' is no int"),
         (("loss=hope",), "unknown loss 'hope'"),
         (("backbone=vgg",), "backbone 'vgg'"),
+        (("optimizer=sgd",), "optimizer 'sgd' .one of adam, adamw"),
+        (("mode=fll", "batch=0"), "mode 'fll' .*; batch 0"),
+        (("zoom=[0,1]",), "zoom .* .two positive numbers"),
+        (("tiles=3",), "tiles .3. .rows and columns"),
+        (("width=3",), "width 3 .an even number"),
+        (("steps=0",), "steps 0 .at least 1"),
         (("tile_px=256",), "larger than the context of 128 px"),
     ],
 )
