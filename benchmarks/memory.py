@@ -1,7 +1,7 @@
-"""Peak memory of `glraster segment` with the default model on a small and a large scene: `python benchmarks/memory.py [--times 4]`.
+"""Peak memory of `glraster segment` on a small and a large scene: `python benchmarks/memory.py [--times 4]`.
 
-The large scene is the synthetic one of `examples/make_scene.py`, repeated in a VRT mosaic. Every run is a process
-of its own; what counts is its peak resident set.
+The large scene is the synthetic one of `examples/make_scene.py`, repeated in a VRT mosaic; the model is the
+default one. Every run is a process of its own; what counts is its peak resident set.
 """
 
 from __future__ import annotations
