@@ -39,6 +39,9 @@ FINEST = 100
 
 CACHE_BYTES = 64 * 2**20
 
+_STRIPS_READ, _LARGEST_STRIPS = 2048, 4 * CACHE_BYTES
+"""Rows that a window needs, and the bytes of strips from which decoding them again and again is worth a word."""
+
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -90,8 +93,7 @@ class Scene:
         self.shape: tuple[int, int] = (self._dataset.height, self._dataset.width)
         self.grid = working_grid(*self.shape, (1.0, 1.0))
         self.stretch: Stretch | None = None
-        if self.crs is None and self.transform.is_identity:
-            log.warning("%s: has no georeference; its map will have pixel coordinates", path)
+        self._warn()
 
     def _open(self, path: str, nodata: float | None) -> DatasetReader:
         try:
@@ -105,6 +107,18 @@ class Scene:
             return _with_nodata(dataset, nodata)
         except (RasterioError, OSError) as error:
             raise SceneError(f"{path}: cannot be opened as a raster: {_reason(error, path)}") from error
+
+    def _warn(self) -> None:
+        if self.crs is None and self.transform.is_identity:
+            log.warning("%s: has no georeference; its map will have pixel coordinates", self.path)
+        rows, columns = self._dataset.block_shapes[self.indexes[0] - 1]
+        strip = columns * np.dtype(self.dtype).itemsize * self._dataset.count
+        if columns == self.shape[1] and strip * min(self.shape[0], max(rows, _STRIPS_READ)) > _LARGEST_STRIPS:
+            log.warning(
+                "%s: is stored in strips across its whole width, which are decoded again for every window; "
+                "'rio cogeo create' makes a tiled copy that is read many times faster",
+                self.path,
+            )
 
     def _check_dtype(self) -> None:
         dtypes = {self._dataset.dtypes[i - 1] for i in self.indexes}

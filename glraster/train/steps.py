@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +19,12 @@ from torch import Tensor, nn
 from glraster.model.fpn import Maps, Shared, resize
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Collage, crop, crop_shared
+from glraster.train.dataset import Sample
 from glraster.train.losses import Loss, resize_labels
 from glraster.train.stages import Stage, Weights
 
-if TYPE_CHECKING:
-    from glraster.train.dataset import Sample
+_Pair = tuple[Sample, Maps]
+"""A sample and the guide's maps of its window."""
 
 _Root = tuple[Tensor, Tensor | None]
 """A tensor to go back from, and the gradient that arrived there; None for a loss."""
@@ -93,40 +93,40 @@ class _Step:
         guides = [_leaves(whole, i) for i in range(len(self._samples))]
         if self._model.refined is not None:
             self._run_full(guides)
-        elif self._model.local is not None and self._stage.average:
-            for chosen in self._groups():
-                self._run_group([self._samples[i] for i in chosen], [guides[i] for i in chosen])
         elif self._model.local is not None:
-            for sample, guide in zip(self._samples, guides, strict=True):
-                self._run_tiles(sample, guide)
+            for group in self._groups(list(zip(self._samples, guides, strict=True))):
+                if len(group) == 1:
+                    self._run_tiles(*group[0])
+                else:
+                    self._run_group(group)
         arrived = _arrived([_flat(guide.shared, guide.ps3) for guide in guides])
         _go_back([(head, None), *zip(_flat(whole.shared, whole.ps3), arrived, strict=True)])
         return self._result()
 
-    def _groups(self) -> list[list[int]]:
-        """Numbers of samples whose tiles make a sub-batch together."""
-        groups: list[list[int]] = []
+    def _groups(self, pairs: list[_Pair]) -> list[list[_Pair]]:
+        """Samples whose tiles make a sub-batch together; one by one where a stage sums losses window by window."""
+        groups: list[list[_Pair]] = []
         room = 0
-        for i, sample in enumerate(self._samples):
-            if len(sample.tiles) > room:
+        for pair in pairs:
+            tiles = len(pair[0].tiles)
+            if tiles > room or not self._stage.average or self._stage.weights.similarity:
                 groups.append([])
                 room = self._sub_batch
-            groups[-1].append(i)
-            room -= len(sample.tiles)
+            groups[-1].append(pair)
+            room -= tiles
         return groups
 
-    def _run_group(self, samples: list[Sample], guides: list[Maps]) -> None:
+    def _run_group(self, group: list[_Pair]) -> None:
         """Mode local: all tiles of some windows at once, so that BatchNorm sees more than one window."""
         assert self._model.local is not None
-        tiles = torch.cat([sample.tiles for sample in samples]).to(self._device)
-        labels = torch.cat([sample.tile_labels for sample in samples])
-        pairs = list(zip(samples, guides, strict=True))
-        crops = [_flat(crop_shared(guide.shared, sample.tiling, 0, len(sample.tiles))) for sample, guide in pairs]
+        tiles = torch.cat([sample.tiles for sample, _ in group]).to(self._device)
+        labels = torch.cat([sample.tile_labels for sample, _ in group])
+        crops = [_flat(crop_shared(guide.shared, sample.tiling, 0, len(sample.tiles))) for sample, guide in group]
         maps: Maps = self._model.local(tiles, _nested([torch.cat(levels) for levels in zip(*crops, strict=True)]))
         share, size = self._share(labels), maps.ps3.shape[-2:]
         context = [
             self._model.window_votes(guide.ps3, sample.tiling, 0, torch.Size((len(sample.tiles), 0, *size)))
-            for sample, guide in pairs
+            for sample, guide in group
         ]
         logits = self._model.tile_votes(maps.ps3) + torch.cat(context)
         local = self._score("local", maps.logits, labels, share)

@@ -15,7 +15,7 @@ from glraster.config import Architecture
 from glraster.errors import ModelError, UsageError
 from glraster.model.fpn import Maps, Shared
 from glraster.model.glnet import GLNet
-from glraster.model.sharing import Collage, Tiling
+from glraster.model.sharing import Collage, Tiling, crop_shared
 from glraster.train.dataset import Sample
 from glraster.train.losses import make_loss
 from glraster.train.stages import STAGES, Weights, make_optimizer, poly_rate, set_training, start_stage
@@ -117,6 +117,31 @@ def test_a_joint_step_is_autograd_of_the_whole_sum(mode: str) -> None:
     total = joint_sum(plain, stage.weights, samples, sub_batch=4)
     total.backward()
     losses = train_step(model, stage, samples, make_loss("ce"), sub_batch=4)
+    assert losses.total == pytest.approx(total.item(), rel=1e-5)
+    assert_same(gradients(model), gradients(plain), 1e-3)
+
+
+def test_windows_with_few_tiles_share_a_sub_batch() -> None:
+    samples, stage = [small_sample(seed, (0, 64)) for seed in (1, 2)], STAGES["joint"]
+    model = small_model("local")
+    set_training(model, stage)
+    plain = copy.deepcopy(model)
+    assert plain.local is not None
+    loss, (thumbnails, labels) = make_loss("ce"), windows(samples)
+    guide = plain.guide(thumbnails)
+    guides = [part(guide, i) for i in range(2)]
+    crops = [crop_shared(seen.shared, sample.tiling, 0, 4) for seen, sample in zip(guides, samples, strict=True)]
+    both = tuple(tuple(torch.cat(x) for x in zip(*levels, strict=True)) for levels in zip(*crops, strict=True))
+    maps = plain.local(torch.cat([sample.tiles for sample in samples]), both)
+    votes = [
+        plain.window_votes(seen.ps3, sample.tiling, 0, maps.ps3[:4].shape)
+        for seen, sample in zip(guides, samples, strict=True)
+    ]
+    target = torch.cat([sample.tile_labels for sample in samples])[:, 2::4, 2::4]
+    total = 0.4 * loss(guide.logits, labels) + 0.4 * loss(maps.logits, target)
+    total = total + loss(plain.tile_votes(maps.ps3) + torch.cat(votes), target)
+    total.backward()
+    losses = train_step(model, stage, samples, loss, sub_batch=8)
     assert losses.total == pytest.approx(total.item(), rel=1e-5)
     assert_same(gradients(model), gradients(plain), 1e-3)
 
