@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +17,15 @@ import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.dtypes import in_dtype_range
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from glraster.errors import SceneError
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window, working_grid
+from glraster.raster.opening import CACHE_BYTES, choose_bands, local_files, reason, with_nodata
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +35,11 @@ GSD_TOLERANCE = 0.1
 FINEST = 100
 """Working pixels along one scene pixel, at most: finer ones show nothing and fill memory and disk."""
 
-CACHE_BYTES = 64 * 2**20
 
 _STRIPS_READ, _LARGEST_STRIPS = 2048, 4 * CACHE_BYTES
 """Rows that a window needs, and the bytes of strips from which decoding them again and again is worth a word."""
 
 BoolArray = npt.NDArray[np.bool_]
-
-
-@contextmanager
-def gdal_session(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
-    """GDAL with a block cache of bounded size (its own default is a share of the machine's memory).
-
-    rasterio's warning of a raster without georeference is left out: `Scene` gives it once, in words.
-    """
-    with (
-        rasterio.Env(GDAL_CACHEMAX=cache_bytes),
-        warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore"),
-    ):
-        yield
 
 
 @dataclass(frozen=True)
@@ -85,7 +69,7 @@ class Scene:
         self.files: tuple[Path, ...] = ()
         self._dataset = self._open(path, nodata)
         try:
-            self.indexes = _choose_bands(self._dataset, path, indexes, bands)
+            self.indexes = choose_bands(self._dataset, path, indexes, bands)
             self._check_dtype()
         except SceneError:
             self.close()
@@ -98,15 +82,15 @@ class Scene:
     def _open(self, path: str, nodata: float | None) -> DatasetReader:
         try:
             dataset = rasterio.open(path)
-            self.files = _local_files(path, dataset)
+            self.files = local_files(path, dataset)
             if nodata is None:
                 return dataset
             if not all(in_dtype_range(nodata, dtype) for dtype in dataset.dtypes):
                 dataset.close()
                 raise SceneError(f"{path}: nodata {nodata:g} is no value of a scene of {dataset.dtypes[0]}")
-            return _with_nodata(dataset, nodata)
+            return with_nodata(dataset, nodata)
         except (RasterioError, OSError) as error:
-            raise SceneError(f"{path}: cannot be opened as a raster: {_reason(error, path)}") from error
+            raise SceneError(f"{path}: cannot be opened as a raster: {reason(error, path)}") from error
 
     def _warn(self) -> None:
         if self.crs is None and self.transform.is_identity:
@@ -302,51 +286,7 @@ class Scene:
         try:
             yield
         except RasterioIOError as error:
-            raise SceneError(f"{self.path}: cannot be read, it may be damaged: {_reason(error, self.path)}") from error
-
-
-def _choose_bands(dataset: DatasetReader, path: str, indexes: Sequence[int] | None, bands: int) -> tuple[int, ...]:
-    if dataset.count == 0:
-        parts = f"; name one of its {len(dataset.subdatasets)} subdatasets" if dataset.subdatasets else ""
-        raise SceneError(f"{path}: holds no raster band{parts}")
-    if indexes is None:
-        colour = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
-        if len(colour) < bands:
-            raise SceneError(f"{path}: has {len(colour)} bands without alpha, the model needs {bands}")
-        return tuple(colour[:bands])
-    absent = [i for i in indexes if i not in dataset.indexes]
-    if absent:
-        raise SceneError(f"{path}: has no band {absent[0]}; its bands are 1 to {dataset.count}")
-    if len(indexes) != bands:
-        raise SceneError(f"--bidx names {len(indexes)} bands, the model needs {bands}")
-    return tuple(indexes)
-
-
-def _local_files(path: str, dataset: DatasetReader) -> tuple[Path, ...]:
-    """The local files that a dataset is read from: its own, side-cars, and the sources of a VRT, however deep."""
-    found = {Path(path)} if Path(path).is_file() else set()
-    waiting = [Path(name) for name in dataset.files if not name.startswith("/vsi")]
-    while waiting:
-        file = waiting.pop()
-        if file in found or not file.is_file():
-            continue
-        found.add(file)
-        if file.suffix.lower() == ".vrt" and file != Path(path):
-            with rasterio.open(file) as inner:
-                waiting += [Path(name) for name in inner.files if not name.startswith("/vsi")]
-    return tuple(sorted(found))
-
-
-def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
-    """The same dataset with another nodata value in place of its own, of its alpha band and of its mask."""
-    with tempfile.TemporaryDirectory() as folder:
-        overlay = Path(folder) / "overlay.vrt"
-        with dataset:
-            rasterio.shutil.copy(dataset, overlay, driver="VRT")
-        with rasterio.open(overlay, "r+") as writable:
-            writable.nodata = nodata
-        description = re.sub(r"<MaskBand>.*?</MaskBand>", "", overlay.read_text(), flags=re.DOTALL)
-    return rasterio.open(description)
+            raise SceneError(f"{self.path}: cannot be read, it may be damaged: {reason(error, self.path)}") from error
 
 
 def _finite(pixels: npt.NDArray[Any]) -> BoolArray:
@@ -361,10 +301,3 @@ def _fill_invalid(image: npt.NDArray[Any], valid: BoolArray) -> None:
         return
     for band in image:
         band[~valid] = np.asarray(band[valid].mean(dtype=np.float64)).astype(image.dtype)
-
-
-def _reason(error: Exception, path: str) -> str:
-    """GDAL's own last word, in one line and without the path that the caller names already."""
-    cause = error.__cause__ or error
-    text = " ".join(str(cause).split())
-    return text.removeprefix(f"{path}: ").removeprefix(f"'{path}' ").rstrip(".") or type(error).__name__

@@ -17,7 +17,7 @@ from rasterio.windows import Window as RasterioWindow
 from glraster.catalog import IGNORE, Catalog, Pair, Split
 from glraster.errors import CatalogError
 from glraster.raster.grid import Window
-from glraster.raster.reader import gdal_session
+from glraster.raster.opening import gdal_session
 from glraster.train.image_grid import attempt, gdal_reason, open_raster
 from glraster.train.labels import LabelReader, unknown_text
 

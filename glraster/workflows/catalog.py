@@ -30,7 +30,8 @@ from glraster.errors import CatalogError, OutputError, UsageError
 from glraster.model.published import DEEPGLOBE, INRIA
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
-from glraster.raster.reader import GSD_TOLERANCE, gdal_session
+from glraster.raster.opening import gdal_session
+from glraster.raster.reader import GSD_TOLERANCE
 from glraster.raster.writer import CLASSES_TAG
 from glraster.train.check import CatalogReport, check_catalog
 from glraster.train.image_grid import open_raster

@@ -25,8 +25,8 @@ from glraster.model.default import model_path
 from glraster.raster.assemble import Assembly, ScoreArray, best_class, softmax
 from glraster.raster.georef import pixel_area_m2
 from glraster.raster.grid import STRIDE, FloatArray, Window, WorkingGrid
+from glraster.raster.opening import gdal_session
 from glraster.raster.parts import PartFolder
-from glraster.raster.reader import gdal_session
 from glraster.raster.writer import CogWriter, RasterForm, staging_folder
 from glraster.workflows.prepare import Job, SegmentOptions, prepared
 

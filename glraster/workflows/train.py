@@ -23,7 +23,8 @@ from glraster.metrics import Confusion, class_iou, mean_iou
 from glraster.model.checkpoint import load, model_id, save
 from glraster.model.glnet import GLNet
 from glraster.raster.grid import STRIDE
-from glraster.raster.reader import Scene, gdal_session
+from glraster.raster.opening import gdal_session
+from glraster.raster.reader import Scene
 from glraster.train.check import check_catalog
 from glraster.train.dataset import SampleForm, SampleSource
 from glraster.train.fit import Fit, Length, StepReport, read_checkpoint

@@ -9,7 +9,8 @@ import pytest
 from rasters import landscape, write_raster, write_vrt
 
 from glraster.raster.grid import Window, working_grid
-from glraster.raster.reader import Scene, gdal_session
+from glraster.raster.opening import gdal_session
+from glraster.raster.reader import Scene
 
 
 def test_a_coarser_pixel_is_valid_where_any_of_its_pixels_is(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from rasters import landscape, write_raster
 MEASURE = """
 import sys
 from glraster.infer.device import peak_memory_bytes
-from glraster.raster import reader
+from glraster.raster import opening
 from glraster.workflows.segment import SegmentOptions, segment
 
-reader._CACHE_BYTES = 8 * 2**20  # GDAL's cache fills as it may: made smaller than either scene
+opening.CACHE_BYTES = 8 * 2**20  # GDAL's cache fills as it may: made smaller than either scene
 scene, mask, model, branch = sys.argv[1:]
 segment(scene, mask, model, SegmentOptions(branch=branch))
 print(peak_memory_bytes())

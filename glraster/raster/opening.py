@@ -1,0 +1,89 @@
+"""Open rasters: GDAL's settings, the bands to read, the files a raster is made of, and another nodata value."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import rasterio
+import rasterio.shutil
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetReader
+
+from glraster.errors import SceneError
+
+CACHE_BYTES = 64 * 2**20
+
+
+@contextmanager
+def gdal_session(cache_bytes: int | None = None) -> Iterator[None]:
+    """GDAL with a block cache of bounded size (its own default is a share of the machine's memory).
+
+    rasterio's warning of a raster without georeference is left out: `Scene` gives it once, in words.
+    """
+    with (
+        rasterio.Env(GDAL_CACHEMAX=cache_bytes or CACHE_BYTES),
+        warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore"),
+    ):
+        yield
+
+
+def choose_bands(dataset: DatasetReader, path: str, indexes: Sequence[int] | None, bands: int) -> tuple[int, ...]:
+    """The 1-based bands to read: those asked for, or the first that are not alpha.
+
+    Raises:
+        SceneError: where there are too few, or the ones asked for are not there or not as many as the model needs.
+    """
+    if dataset.count == 0:
+        parts = f"; name one of its {len(dataset.subdatasets)} subdatasets" if dataset.subdatasets else ""
+        raise SceneError(f"{path}: holds no raster band{parts}")
+    if indexes is None:
+        colour = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
+        if len(colour) < bands:
+            raise SceneError(f"{path}: has {len(colour)} bands without alpha, the model needs {bands}")
+        return tuple(colour[:bands])
+    absent = [i for i in indexes if i not in dataset.indexes]
+    if absent:
+        raise SceneError(f"{path}: has no band {absent[0]}; its bands are 1 to {dataset.count}")
+    if len(indexes) != bands:
+        raise SceneError(f"--bidx names {len(indexes)} bands, the model needs {bands}")
+    return tuple(indexes)
+
+
+def local_files(path: str, dataset: DatasetReader) -> tuple[Path, ...]:
+    """The local files that a dataset is read from: its own, side-cars, and the sources of a VRT, however deep."""
+    found = {Path(path)} if Path(path).is_file() else set()
+    waiting = [Path(name) for name in dataset.files if not name.startswith("/vsi")]
+    while waiting:
+        file = waiting.pop()
+        if file in found or not file.is_file():
+            continue
+        found.add(file)
+        if file.suffix.lower() == ".vrt" and file != Path(path):
+            with rasterio.open(file) as inner:
+                waiting += [Path(name) for name in inner.files if not name.startswith("/vsi")]
+    return tuple(sorted(found))
+
+
+def with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
+    """The same dataset with another nodata value in place of its own, of its alpha band and of its mask."""
+    with tempfile.TemporaryDirectory() as folder:
+        overlay = Path(folder) / "overlay.vrt"
+        with dataset:
+            rasterio.shutil.copy(dataset, overlay, driver="VRT")
+        with rasterio.open(overlay, "r+") as writable:
+            writable.nodata = nodata
+        description = re.sub(r"<MaskBand>.*?</MaskBand>", "", overlay.read_text(), flags=re.DOTALL)
+    return rasterio.open(description)
+
+
+def reason(error: Exception, path: str) -> str:
+    """GDAL's own last word, in one line and without the path that the caller names already."""
+    cause = error.__cause__ or error
+    text = " ".join(str(cause).split())
+    return text.removeprefix(f"{path}: ").removeprefix(f"'{path}' ").rstrip(".") or type(error).__name__
