@@ -66,7 +66,9 @@ class Predictor:
 
         Memory: the window, a batch of tiles, and what `GLNet.tile_logits` keeps.
         """
-        return self._over_views(image, self._smooth)
+        height, width = image.shape[1:]
+        small = thumbnail(image, self._thumbnail_side(height), self._thumbnail_side(width))
+        return self._over_views(image, small, self._smooth).cpu().numpy()
 
     def paper_scores(self, image: Image) -> FloatArray:
         """Scores of every pixel as the authors' released evaluation computes them.
@@ -80,9 +82,14 @@ class Predictor:
         Returns:
             (classes, H, W); memory grows with it.
         """
-        return self._over_views(image, self._paper)
+        small = thumbnail(image, self.spec.thumbnail_px, self.spec.thumbnail_px)
+        if self.branch != "global":
+            return self._over_views(image, small, self._paper).cpu().numpy()
+        logits = self._over_views(image, small, lambda _, turned: self.model.global_logits(turned)[0].float())
+        return F.interpolate(logits[None], image.shape[1:], mode="nearest")[0].cpu().numpy()
 
-    def _over_views(self, image: Image, scores: Callable[[Tensor, Image], Tensor]) -> FloatArray:
+    def _over_views(self, image: Image, small: Image, scores: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Mean of `scores` of a window and its thumbnail, both turned into each view, turned back."""
         total: Tensor | None = None
         views = range(8 if self.tta else 1)
         try:
@@ -91,20 +98,18 @@ class Predictor:
                 torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32),
             ):
                 for view in views:
-                    turned = _turn(image, view)
-                    pixels = torch.from_numpy(np.ascontiguousarray(turned)).to(self.device)
-                    result = _turn_back(scores(pixels, turned), view)
+                    pixels, seen = (self._upload(_turn(x, view)) for x in (image, small))
+                    result = _turn_back(scores(pixels, self._normalise(seen[None])), view)
                     total = result if total is None else total + result
         except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's has no name of its own
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
             raise DeviceError(f"{self.device} is out of memory; use a smaller --batch or --tile") from error
         assert total is not None
-        return (total / len(views)).cpu().numpy()
+        return total / len(views)
 
-    def _smooth(self, pixels: Tensor, image: Image) -> Tensor:
-        height, width = image.shape[1:]
-        small = self._thumbnail(image, *(self._thumbnail_side(side) for side in (height, width)))
+    def _smooth(self, pixels: Tensor, small: Tensor) -> Tensor:
+        height, width = pixels.shape[1:]
         cells = (height // STRIDE, width // STRIDE)
         if self.branch == "global":
             return F.interpolate(self.model.global_logits(small).float(), cells, mode="bilinear")[0]
@@ -117,11 +122,8 @@ class Predictor:
             canvas[:, top : top + fade.shape[0], left : left + fade.shape[1]] += logits * fade
         return canvas
 
-    def _paper(self, pixels: Tensor, image: Image) -> Tensor:
-        height, width = image.shape[1:]
-        small = self._thumbnail(image, self.spec.thumbnail_px, self.spec.thumbnail_px)
-        if self.branch == "global":
-            return F.interpolate(self.model.global_logits(small).float(), (height, width), mode="nearest")[0]
+    def _paper(self, pixels: Tensor, small: Tensor) -> Tensor:
+        height, width = pixels.shape[1:]
         rows, columns = (paper_axis(side, self.tiles.tile_px) for side in (height, width))
         total = torch.zeros(self.spec.architecture.classes, height, width, device=self.device)
         for (row, column), logits in self._tile_logits(pixels, small, rows, columns):
@@ -150,8 +152,8 @@ class Predictor:
         """The thumbnail keeps the scale at which the model was trained to see its context."""
         return max(1, round(side * self.spec.thumbnail_px / self.context_px))
 
-    def _thumbnail(self, image: Image, height: int, width: int) -> Tensor:
-        return self._normalise(torch.from_numpy(thumbnail(image, height, width)).to(self.device)[None])
+    def _upload(self, image: Image) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """(n, bands, h, w) values to network input."""

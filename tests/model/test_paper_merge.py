@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from model.conftest import Import
 from model.official_inputs import make_image
-from model.test_parity import COMMITTED, SMALL
+from model.test_parity import COMMITTED, SHARED, SMALL, needs_shared
 
 from glraster.config import LandClass, ModelSpec
 from glraster.infer.predict import Predictor, TileForm
@@ -29,6 +31,14 @@ def test_labels_of_the_authors_evaluation(scene: str, mode: str, official_model:
         expected = reference[f"{scene}_{mode}/pred_{name}"]
         assert (scores.argmax(axis=0) != expected).mean() <= 1e-4
         assert len(np.unique(expected)) > 1
+
+
+@needs_shared
+def test_labels_of_the_authors_eight_views(official_model: Import) -> None:
+    image = np.ascontiguousarray(make_image(*SMALL["sq"]).transpose(2, 0, 1))
+    turning = replace(predictor(official_model(3, "global"), "global"), tta=True)
+    expected = np.load(SHARED / "small" / "tta_mode1.npz")["pred_global"]
+    assert (turning.paper_scores(image).argmax(axis=0) != expected).mean() <= 1e-4
 
 
 def predictor(model: torch.nn.Module, branch: str) -> Predictor:
