@@ -98,7 +98,8 @@ def train(
     Raises:
         GlrasterError: for all a user can put right, before the first step where possible.
 
-    Memory depends on the network, the tile and the batch, not on the scenes.
+    Memory depends on the network, the tile and the batch, not on the size of the scenes; every scene stays open, and a
+    sample of its values is held for the statistics.
     """
     started = time.perf_counter()
     chosen = options or TrainOptions()
