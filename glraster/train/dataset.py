@@ -35,13 +35,15 @@ class Augmentation:
 
     `turns`: flips and quarter turns; `zoom`: the range of factors by which a sample shows more or less ground;
     `colour`: the strength of random brightness, contrast and tint, as a share of the value range; `balance`: the
-    share of tiles that are laid on a class drawn evenly instead of anywhere.
+    share of tiles that are laid on a class drawn evenly instead of anywhere; `blind`: the share of samples whose tiles
+    get nothing from the guide.
     """
 
     turns: bool = True
     zoom: tuple[float, float] = (1.0, 1.0)
     colour: float = 0.0
     balance: float = 0.0
+    blind: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,18 @@ class SampleForm:
 
 @dataclass(frozen=True)
 class Sample:
-    """One context window as network input: `thumbnail` (bands, h, w), `tiles` (n, bands, t, t), and their labels."""
+    """One context window as network input: `thumbnail` (bands, h, w), `tiles` (n, bands, t, t), and their labels.
+
+    In a `blind` sample the tiles see zeros in place of the guide's maps. The guide sees every ground many times as
+    often as the local branch and learns the training scenes by heart; without blind samples the local branch trusts it.
+    """
 
     thumbnail: Tensor
     thumbnail_label: Tensor
     tiles: Tensor
     tile_labels: Tensor
     tiling: Tiling
+    blind: bool = False
 
 
 class SampleSource:
@@ -118,6 +125,7 @@ class SampleSource:
             tiles=self._normalise(tiles, colour),
             tile_labels=tile_labels,
             tiling=Tiling(form.context_px, form.context_px, side, side, rows.offsets, columns.offsets),
+            blind=bool(rng.random() < self._how.blind),
         )
 
     def _tile_axes(self, label: npt.NDArray[np.uint8], zoom: float, rng: np.random.Generator) -> tuple[Axis, Axis]:

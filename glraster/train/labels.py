@@ -224,12 +224,13 @@ def _classify(values: npt.NDArray[Any], valid: BoolArray, label: _Label) -> tupl
         for value, count, meaning in zip(found.tolist(), counts, meanings, strict=True)
         if meaning is None
     }
-    classified = np.full(values.shape, IGNORE, np.uint8)
     if places is None:
         table = np.full(256, IGNORE, np.uint8)
         table[found] = indexes
-        classified[valid] = table[seen]
+        classified = table[values]
+        classified[~valid] = IGNORE
     else:
+        classified = np.full(values.shape, IGNORE, np.uint8)
         classified[valid] = indexes[places]
     return classified, unknown
 

@@ -32,7 +32,7 @@ class Recipe:
         learning_rate, weight_decay: for "adamw".
         clip: largest norm of a step's gradient; 0: none.
         ema: weight of the past in the averaged weights that are validated and saved; 0: none.
-        turns, zoom, colour, balance: see `Augmentation`.
+        turns, zoom, colour, balance, blind: see `Augmentation`.
         spread: standard deviation of new pyramid weights, as a multiple of 1 / sqrt(fan in); 0: the authors' 0.01.
         normalise: whether the network sees values less the training data's mean, over their standard deviation.
     """
@@ -61,12 +61,13 @@ class Recipe:
     zoom: tuple[float, float] = (0.7, 1.4)
     colour: float = 0.15
     balance: float = 0.5
+    blind: float = 0.3
     spread: float = 1.0
     normalise: bool = True
 
     @property
     def augmentation(self) -> Augmentation:
-        return Augmentation(self.turns, self.zoom, self.colour, self.balance)
+        return Augmentation(self.turns, self.zoom, self.colour, self.balance, self.blind)
 
     def stage(self, name: str) -> Stage:
         """A stage with this recipe's rates."""
@@ -98,6 +99,7 @@ RECIPES = {
         zoom=(1.0, 1.0),
         colour=0.0,
         balance=0.0,
+        blind=0.0,
         spread=0.0,
         normalise=False,
     ),
@@ -135,7 +137,7 @@ def choose_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
 
 _CHOICES = {"mode": get_args(Mode), "optimizer": ("adam", "adamw"), "schedule": ("poly", "cosine")}
 _LEAST = {"stem": 1, "width": 2, "thumbnail_px": 32, "batch": 1, "sub_batch": 1, "warm_up": 0, "learning_rate": 1e-12}
-_LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "spread": 0}
+_LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "blind": 0, "spread": 0}
 _LEAST_OR_NONE = {"steps": 1, "steps_per_epoch": 1}
 
 

@@ -90,7 +90,7 @@ class _Step:
     def run(self) -> StepLosses:
         whole: Maps = self._model.guide(self._thumbnails)
         head = self._score_windows("guide", whole.logits)
-        guides = [_leaves(whole, i) for i in range(len(self._samples))]
+        guides = [_leaves(whole, i, sample.blind) for i, sample in enumerate(self._samples)]
         if self._model.refined is not None:
             self._run_full(guides)
         elif self._model.local is not None:
@@ -256,9 +256,10 @@ def _leaf(x: Tensor) -> Tensor:
     return x.detach().requires_grad_(x.requires_grad)
 
 
-def _leaves(whole: Maps, i: int) -> Maps:
-    """The maps of window i of a batch, as leaves."""
-    flat = [_leaf(x[i : i + 1]) for x in _flat(whole.shared, whole.ps3)]
+def _leaves(whole: Maps, i: int, blind: bool) -> Maps:
+    """The maps of window i of a batch as leaves, or zeros for a blind sample."""
+    maps = (x[i : i + 1] for x in _flat(whole.shared, whole.ps3))
+    flat = [torch.zeros_like(x, requires_grad=False) if blind else _leaf(x) for x in maps]
     return Maps(_nested(flat[:-1]), flat[-1], whole.logits[i : i + 1].detach())
 
 
