@@ -1,18 +1,21 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo check lint test training-data default-model
+.PHONY: demo check lint test docs training-data default-model
 
 demo: demo/scene.tif
 	$(BIN)/glraster segment demo/scene.tif -o demo/mask.tif --overwrite
 	$(BIN)/python examples/score_map.py demo/mask.tif demo/scene_truth.tif
 
-check: lint test
+check: lint docs test
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 test: .venv/installed
 	$(BIN)/pytest -q -n 2
