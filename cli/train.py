@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from . import options, report
+
+
+def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:  # noqa: ARG001
+    """`global,local` as names."""
+    names = tuple(name.strip() for name in value.split(",")) if value else ()
+    if not all(names):
+        raise click.BadParameter(f"{value!r} is not a list of stages: NAME,NAME", param=param)
+    return names
 
 
 @click.command("train")
@@ -18,10 +28,32 @@ from . import options, report
 )
 @click.option("--recipe", type=click.Choice(["fast", "paper"]), default="fast", show_default=True, help="How to train.")
 @click.option(
+    "--arch",
+    metavar="NAME[,KEY=VALUE]",
+    help="The network: resnet18, resnet34 or resnet50, and backbone, stem, width, mode: resnet50,stem=64.",
+)
+@click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."
 )
-@click.option("--init", type=click.Path(path_type=Path), metavar="FILE", help="Start from this model.")
-@click.option("--bfloat16", is_flag=True, help="Convolutions in bfloat16: twice as fast where the processor has it.")
+@click.option(
+    "--init",
+    metavar="imagenet|FILE|none",
+    help="Start from a model, 'default', or a backbone in torchvision's format; 'imagenet' finds one.",
+)
+@click.option(
+    "--stage",
+    "stages",
+    callback=_parse_stages,
+    metavar="NAME[,NAME]",
+    help="Only these stages of the recipe; later ones go on from --init.",
+)
+@click.option(
+    "--bfloat16",
+    "--amp",
+    "bfloat16",
+    is_flag=True,
+    help="Convolutions in bfloat16 (float16 on GPUs without it): about twice as fast where there is hardware for it.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides initial weights and samples.")
 @click.option(
     "--device", default="auto", show_default=True, envvar="GLRASTER_DEVICE", help="auto, cpu, cuda or cuda:N."
@@ -33,10 +65,17 @@ from . import options, report
 def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **chosen: Any) -> None:
     """Train a model on the scenes of CATALOG.
 
-    The best model on the val split is FOLDER/model.safetensors, ready for `glraster segment`.
+    The best model on the val split is FOLDER/model.safetensors, ready for `glraster segment`. torchrun divides every
+    batch among several processes: torchrun --nproc-per-node 2 -m glraster_cli train ...
     """
     from glraster.workflows.train import TrainOptions, train
 
-    with report.training_lines(quiet) as progress:
+    from .train_progress import training_progress
+
+    speaks = os.environ.get("RANK", "0") == "0"
+    if not speaks:
+        logging.getLogger("glraster").setLevel(logging.ERROR)
+    with training_progress(quiet or not speaks) as progress:
         result = train(catalog, output, TrainOptions(**chosen), progress)
-    click.echo(json.dumps(result.to_json()) if as_json else report.train_text(result))
+    if speaks:
+        click.echo(json.dumps(result.to_json()) if as_json else report.train_text(result))

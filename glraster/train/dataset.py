@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,15 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glraster.catalog import Catalog, Pair
+from glraster.catalog import IGNORE, Catalog, Pair
 from glraster.config import ModelSpec
 from glraster.model.sharing import Tiling
 from glraster.raster.grid import STRIDE, Axis, Window, even_axis, usual_overlap
-from glraster.raster.reader import Scene
-from glraster.train.labels import LabelReader
-
-IGNORE = 255
-"""Label of a pixel that counts in no loss and no score."""
+from glraster.train.scenes import OpenScenes
 
 
 @dataclass(frozen=True)
@@ -75,17 +70,24 @@ class Sample:
 class SampleSource:
     """Draws samples from one split of a catalog; use as a context manager.
 
-    Scenes are drawn in proportion to the square root of their area, windows anywhere in them. Memory: one
-    window and GDAL's block cache.
+    Scenes are drawn in proportion to the square root of their area, windows anywhere in them. `seed` is one number, or
+    (number, stream): the same number gives other samples in another stream. Memory: one window and GDAL's block
+    cache; of many scenes those last used are open.
     """
 
     def __init__(
-        self, catalog: Catalog, pairs: Sequence[Pair], spec: ModelSpec, form: SampleForm, how: Augmentation, seed: int
+        self,
+        catalog: Catalog,
+        pairs: Sequence[Pair],
+        spec: ModelSpec,
+        form: SampleForm,
+        how: Augmentation,
+        seed: int | tuple[int, int],
     ) -> None:
-        self._spec, self._form, self._how, self._seed = spec, form, how, seed
-        self._open = ExitStack()
-        self._scenes = [self._open.enter_context(open_pair(catalog, pair, spec)) for pair in pairs]
-        areas = np.sqrt([scene.area.size for scene in self._scenes])
+        self._spec, self._form, self._how = spec, form, how
+        self._seed, self._stream = (seed, 0) if isinstance(seed, int) else seed
+        self._scenes = OpenScenes(catalog, pairs)
+        areas = np.sqrt(self._scenes.areas())
         self._odds = areas / areas.sum()
 
     def __enter__(self) -> SampleSource:
@@ -94,12 +96,12 @@ class SampleSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        self._scenes.close()
 
     def sample(self, number: int) -> Sample:
         """The sample of that number."""
-        rng = np.random.default_rng([self._seed, number])
-        scene = self._scenes[rng.choice(len(self._scenes), p=self._odds)]
+        rng = np.random.default_rng([self._seed, number, self._stream])
+        scene = self._scenes[int(rng.choice(len(self._odds), p=self._odds))]
         zoom = float(np.exp(rng.uniform(*np.log(self._how.zoom))))
         window = _draw_window(scene.area, round(self._form.context_px * zoom), rng)
         image, label = scene.read(window)
@@ -173,34 +175,6 @@ def prefetch(source: SampleSource, numbers: Iterable[Sequence[int]]) -> Iterator
             waiting = following
         if waiting is not None:
             yield waiting.result()
-
-
-class LabelledScene:
-    """An open image and its label on one grid; `area` is what samples may show."""
-
-    def __init__(self, scene: Scene, labels: LabelReader, area: Window) -> None:
-        self._scene, self._labels, self.area = scene, labels, area
-
-    def __enter__(self) -> LabelledScene:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._scene.close()
-        self._labels.close()
-
-    def read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        """Image (bands, H, W) and label (H, W), `IGNORE` where either is unknown."""
-        image, valid = self._scene.read(window)
-        label = self._labels.read(window)
-        label[~valid] = IGNORE
-        return image, label
-
-
-def open_pair(catalog: Catalog, pair: Pair, spec: ModelSpec) -> LabelledScene:
-    """Open an image and its label; use as a context manager."""
-    scene = Scene(str(pair.image), catalog.indexes, spec.architecture.bands)
-    labels = LabelReader(pair, catalog)
-    return LabelledScene(scene, labels, labels.extent)
 
 
 def _draw_window(area: Window, side: int, rng: np.random.Generator) -> Window:

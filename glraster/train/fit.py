@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from glraster.config import Mode
 from glraster.errors import ModelError
 from glraster.model.glnet import GLNet
 from glraster.train.dataset import SampleSource, prefetch
+from glraster.train.ddp import ALONE, RunningStatistics, Team, synchronise
+from glraster.train.files import replacing
 from glraster.train.losses import Loss
 from glraster.train.recipes import Recipe
 from glraster.train.stages import Stage, make_optimizer, poly_rate, set_training, trained_parameters
-from glraster.train.steps import StepLosses, train_step
+from glraster.train.steps import StepForm, StepLosses, meeting_windows, train_step
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,26 @@ class Fit:
     """The state of training one stage of a network.
 
     `model` is what moves, `averaged` the mean of its past that is validated and saved (the model itself without
-    averaging), `step` the number of steps done, `best` the highest score so far.
+    averaging), `step` the number of steps done. `team` are the processes that share every batch.
+
+    Raises:
+        UsageError: where a batch cannot be divided among them.
     """
 
-    def __init__(self, model: GLNet, stage: Stage, recipe: Recipe, length: Length) -> None:
-        self.model, self.stage, self.recipe, self.length = model, stage, recipe, length
+    def __init__(self, model: GLNet, stage: Stage, recipe: Recipe, length: Length, team: Team = ALONE) -> None:
+        self.model, self.stage, self.recipe, self.length, self._team = model, stage, recipe, length, team
+        self._windows = _meeting_windows(model.arch.mode, stage, recipe)
+        self._chunk = check_division(model.arch.mode, stage, recipe, team)
+        for name, branch in model.named_children():
+            if name != "local" or self._windows > 1:
+                synchronise(branch, team)
+        alone = "local" in stage.trains and self._windows == 1
+        self._statistics = RunningStatistics(model.local if alone else None, team)
         self.averaged = copy.deepcopy(model) if recipe.ema else model
         self.optimizer = _make_optimizer(model, stage, recipe)
-        self.step, self.best = 0, -math.inf
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self._scaler_state: dict[str, Any] = {}
+        self.step = 0
 
     def run(self, source: SampleSource, loss: Loss, dtype: torch.dtype = torch.float32) -> Iterator[StepReport]:
         """Train to the end of the stage and yield after every step.
@@ -60,21 +76,38 @@ class Fit:
         Whoever iterates may evaluate `averaged` and call `save` between steps. Memory: a batch of samples and what
         `train_step` says.
         """
-        batch = self.recipe.batch
-        numbers = (range(i * batch, (i + 1) * batch) for i in range(self.step, self.length.steps))
-        device = next(self.model.parameters()).device
-        for samples in prefetch(source, numbers):
+        batch, device = self.recipe.batch, next(self.model.parameters()).device
+        batches = (range(i * batch, (i + 1) * batch) for i in range(self.step, self.length.steps))
+        self._prepare_scaler(device, dtype)
+        for samples in prefetch(source, (self._team.part(numbers, self._chunk) for numbers in batches)):
             set_training(self.model, self.stage)
             rate = self._set_rate()
             self.optimizer.zero_grad(set_to_none=True)
+            form = StepForm(self._windows, self._team, self.scaler.get_scale(), self.recipe.coarse_to_fine)
+            self._statistics.begin()
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = train_step(self.model, self.stage, samples, loss, self.recipe.sub_batch)
-            if self.recipe.clip:
-                nn.utils.clip_grad_norm_(list(trained_parameters(self.model, self.stage)), self.recipe.clip)
-            self.optimizer.step()
+                losses = train_step(self.model, self.stage, samples, loss, self.recipe.sub_batch, form)
+            self._statistics.join()
+            self._move()
             self.step += 1
             self._average()
             yield StepReport(self.stage.name, self.step, self.length.steps, losses, rate)
+
+    def _prepare_scaler(self, device: torch.device, dtype: torch.dtype) -> None:
+        """float16 has so few small numbers that gradients are scaled up; a step that overflows is left out."""
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        if self._scaler_state and self.scaler.is_enabled():
+            self.scaler.load_state_dict(self._scaler_state)
+        self.scaler.scale(torch.zeros((), device=device))  # it has no scale before it has seen a tensor
+
+    def _move(self) -> None:
+        parameters = list(trained_parameters(self.model, self.stage))
+        self._team.sum_gradients(parameters)
+        self.scaler.unscale_(self.optimizer)
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     @property
     def ends_epoch(self) -> bool:
@@ -108,14 +141,15 @@ class Fit:
         state = {
             "stage": self.stage.name,
             "step": self.step,
-            "best": self.best,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
-        temporary = path.with_name(path.name + ".tmp")
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with replacing(path) as beside, beside.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def restore(self, path: Path) -> None:
         """Go on from a file that `save` wrote for the same stage.
@@ -128,7 +162,7 @@ class Fit:
             self.model.load_state_dict(state["model"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.best = int(state["step"]), float(state["best"])
+            self.step, self._scaler_state = int(state["step"]), dict(state["scaler"])
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise ModelError(f"{path}: does not fit this training; start anew in another folder") from error
 
@@ -146,6 +180,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ModelError(f"{path}: is no checkpoint; remove it to start anew")
     return state
+
+
+def mixed_precision(device: torch.device) -> torch.dtype:
+    """The half format of a device: bfloat16, or float16 on GPUs that lack it."""
+    lacks = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if lacks else torch.bfloat16
+
+
+def check_division(mode: Mode, stage: Stage, recipe: Recipe, team: Team) -> int:
+    """How many windows of a batch meet in one loss, which is divided evenly among a team.
+
+    Raises:
+        UsageError: where it cannot be.
+    """
+    windows = _meeting_windows(mode, stage, recipe)
+    chunk = windows if windows > 1 else recipe.batch
+    team.part(range(recipe.batch), chunk)
+    return chunk
+
+
+def _meeting_windows(mode: Mode, stage: Stage, recipe: Recipe) -> int:
+    if recipe.tiles is None or recipe.coarse_to_fine:
+        return 1
+    return min(recipe.batch, meeting_windows(mode, stage, recipe.sub_batch, math.prod(recipe.tiles)))
 
 
 def _make_optimizer(model: GLNet, stage: Stage, recipe: Recipe) -> torch.optim.Optimizer:

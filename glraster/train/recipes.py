@@ -26,7 +26,9 @@ class Recipe:
         steps_per_epoch: steps between two validations; None: as many as show every training pixel once on average.
         batch: context windows in a step. sub_batch: tiles at a time.
         tiles: rows and columns of tiles drawn from a window; None: all of them.
-        loss: a name for `make_loss`.
+        loss: a name for `make_loss`. class_weights: how much classes count in it: "none" (all the same), "inverse" to
+            their share of the training pixels, to the square root of that ("sqrt"), or one number per class.
+        coarse_to_fine: for two classes and mode local, the local branch sees only tiles that touch the second class.
         optimizer: "adam" with the stage's rate and decay in the gradient, or "adamw" with this record's.
         schedule: "poly" (power 0.9) or "cosine"; warm_up steps rise to the full rate.
         learning_rate, weight_decay: for "adamw".
@@ -50,6 +52,8 @@ class Recipe:
     sub_batch: int = 12
     tiles: tuple[int, int] | None = (1, 2)
     loss: str = "ce"
+    class_weights: str | tuple[float, ...] = "none"
+    coarse_to_fine: bool = False
     optimizer: Literal["adam", "adamw"] = "adamw"
     schedule: Literal["poly", "cosine"] = "cosine"
     warm_up: int = 100
@@ -75,6 +79,8 @@ class Recipe:
             return STAGES[name]
         return replace(STAGES[name], learning_rate=self.learning_rate, weight_decay=self.weight_decay, average=True)
 
+
+CLASS_WEIGHTS = ("none", "sqrt", "inverse")
 
 RECIPES = {
     "fast": Recipe(),
@@ -122,7 +128,7 @@ def choose_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
             problems.append(f"{setting!r} (keys: {', '.join(sorted(known))})")
             continue
         try:
-            recipe = replace(recipe, **{key: _like(getattr(RECIPES["fast"], key), yaml.safe_load(text))})
+            recipe = replace(recipe, **{key: _parsed(key, yaml.safe_load(text))})
         except (ValueError, TypeError, yaml.YAMLError) as error:
             problems.append(f"{setting!r} ({error})")
     if recipe.backbone not in BACKBONES:
@@ -130,11 +136,35 @@ def choose_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
     problems += _impossible(recipe)
     unknown = [stage for stage in recipe.stages if stage not in STAGES]
     problems += [f"stage {stage!r} (stages: {', '.join(STAGES)})" for stage in unknown]
+    if not problems:
+        problems += _contradictions(recipe)
     if problems:
-        raise UsageError(f"--set does not know {'; '.join(problems)}")
+        raise UsageError(f"--set (or --arch) does not know {'; '.join(problems)}")
     return recipe
 
 
+def architecture_settings(text: str) -> tuple[str, ...]:
+    """`key=value` settings of a network in words: "resnet50", or "resnet18,width=64,mode=full".
+
+    Raises:
+        UsageError: where a word is no backbone and no setting of a network.
+    """
+    settings = []
+    for part in text.split(","):
+        key, equals, _ = part.strip().partition("=")
+        if not equals and key in BACKBONES:
+            settings.append(f"backbone={key}")
+        elif equals and key in NETWORK_KEYS:
+            settings.append(part.strip())
+        else:
+            raise UsageError(
+                f"--arch does not know {part.strip()!r}: use {', '.join(BACKBONES)}, or KEY=VALUE for "
+                f"{', '.join(NETWORK_KEYS)}, joined by commas"
+            )
+    return tuple(settings)
+
+
+NETWORK_KEYS = ("backbone", "stem", "width", "mode")
 _CHOICES = {"mode": get_args(Mode), "optimizer": ("adam", "adamw"), "schedule": ("poly", "cosine")}
 _LEAST = {"stem": 1, "width": 2, "thumbnail_px": 32, "batch": 1, "sub_batch": 1, "warm_up": 0, "learning_rate": 1e-12}
 _LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "blind": 0, "spread": 0}
@@ -151,16 +181,35 @@ def _impossible(recipe: Recipe) -> Iterator[str]:
         value = values[name]
         if (value is None and name not in _LEAST_OR_NONE) or (value is not None and not value >= least):
             yield f"{name} {value} (at least {least})"
+    if isinstance(recipe.class_weights, str) and recipe.class_weights not in CLASS_WEIGHTS:
+        yield f"class_weights {recipe.class_weights!r} ({', '.join(CLASS_WEIGHTS)}, or a list of numbers)"
     if recipe.width % 2:
         yield f"width {recipe.width} (an even number)"
-    if not recipe.stages:
-        yield "an empty list of stages"
+    if not recipe.stages or len(set(recipe.stages)) < len(recipe.stages):
+        yield f"stages {list(recipe.stages)} (at least one, each once)"
     if recipe.tiles is not None and (len(recipe.tiles) != 2 or min(recipe.tiles) < 1):
         yield f"tiles {list(recipe.tiles)} (rows and columns, at least 1)"
     if len(recipe.zoom) != 2 or not 0 < recipe.zoom[0] <= recipe.zoom[1]:
         yield f"zoom {list(recipe.zoom)} (two positive numbers that ascend)"
     if not recipe.ema < 1:
         yield f"ema {recipe.ema} (less than 1)"
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """What fits no stage."""
+    last = STAGES[recipe.stages[-1]]
+    if recipe.mode not in last.modes:
+        fitting = [stage.name for stage in STAGES.values() if recipe.mode in stage.modes]
+        yield f"mode {recipe.mode} of the stage {last.name} (add --set stages={fitting[0]})"
+    if recipe.coarse_to_fine and recipe.mode != "local":
+        yield f"coarse_to_fine with mode {recipe.mode} (add --arch mode=local, and stages that end with local or joint)"
+
+
+def _parsed(key: str, value: Any) -> Any:
+    """A setting's value in its type."""
+    if key == "class_weights" and isinstance(value, list):
+        return tuple(float(weight) for weight in value)
+    return _like(getattr(RECIPES["fast"], key), value)
 
 
 def _like(example: Any, value: Any) -> Any:

@@ -28,7 +28,9 @@ def samples(catalog: Catalog, request: pytest.FixtureRequest) -> Iterator[list[S
         yield [drawn.sample(number) for number in range(8)]
 
 
-def source(catalog: Catalog, form: SampleForm = FORM, how: Augmentation | None = None, seed: int = 0) -> SampleSource:
+def source(
+    catalog: Catalog, form: SampleForm = FORM, how: Augmentation | None = None, seed: int | tuple[int, int] = 0
+) -> SampleSource:
     spec = ModelSpec(Architecture("local", 3, len(NAMES)), catalog.classes)
     return SampleSource(catalog, catalog.train, spec, form, how or Augmentation(turns=False), seed)
 
@@ -81,6 +83,14 @@ def test_samples_are_a_function_of_seed_and_number(catalog: Catalog) -> None:
         assert not torch.equal(one.sample(5).thumbnail, other.sample(5).thumbnail)
         batches = list(prefetch(one, [[0, 1], [5]]))
         assert torch.equal(batches[1][0].tiles, two.sample(5).tiles)
+
+
+def test_streams_of_one_seed_differ(catalog: Catalog) -> None:
+    """Stages draw from streams of their own; the first is that of the seed alone."""
+    with source(catalog) as plain, source(catalog, seed=(0, 0)) as first, source(catalog, seed=(0, 1)) as second:
+        for number in range(4):
+            assert torch.equal(plain.sample(number).thumbnail, first.sample(number).thumbnail)
+            assert not torch.equal(plain.sample(number).thumbnail, second.sample(number).thumbnail)
 
 
 def test_colour_changes_values_and_no_label(catalog: Catalog) -> None:

@@ -1,0 +1,281 @@
+"""Training in several processes that is training in one: samples are divided, and what they share is put together.
+
+Every process holds the whole network and some samples of a batch. Where one process takes a loss or BatchNorm's
+statistics over several windows, the processes take them over all of theirs together, so that losses and gradients
+are those of one process to rounding. A process alone is a team of one, for which all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from glraster.errors import DeviceError, UsageError
+
+_PATIENCE = timedelta(hours=2)
+"""A process waits so long for the others: one may still score a scene. One that died is noticed at once."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of one training: this one is `rank` of `size`."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def part(self, numbers: Sequence[int], chunk: int) -> list[int]:
+        """This process's share of a batch, of which every `chunk` samples meet in one loss.
+
+        Raises:
+            UsageError: where a chunk cannot be divided evenly.
+        """
+        chunks = [numbers[i : i + chunk] for i in range(0, len(numbers), chunk)]
+        uneven = [len(c) for c in chunks if len(c) % self.size]
+        if uneven:
+            raise UsageError(
+                f"{uneven[0]} windows of a batch of {len(numbers)} cannot be divided evenly among {self.size} "
+                "processes: choose another --set batch or sub_batch, or another number of processes"
+            )
+        own = [len(c) // self.size for c in chunks]
+        return [n for c, k in zip(chunks, own, strict=True) for n in c[self.rank * k : (self.rank + 1) * k]]
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum of everyone's tensor; a gradient that arrives at it arrives at everyone's."""
+        if self.size == 1:
+            return x
+        total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+        return total
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Everyone's tensors (n, ...), n of any size, one after the other.
+
+        What is computed of the result must be the same in every process: its gradient is then whole in each, and
+        this process's part of it goes on.
+        """
+        if self.size == 1:
+            return x
+        every: Tensor = _Gather.apply(x, self.rank)  # type: ignore[no-untyped-call]
+        return every
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up everyone's gradients in place."""
+        if self.size == 1:
+            return
+        every = list(parameters)
+        present = self.sum(torch.tensor([float(p.grad is not None) for p in every], device=every[0].device))
+        for parameter, anywhere in zip(every, present.tolist(), strict=True):
+            if anywhere and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in every if p.grad is not None]
+        joined = self.sum(torch.cat([g.flatten() for g in gradients]))
+        for gradient, summed in zip(gradients, torch.split(joined, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+    def from_first(self, action: Callable[[], Any]) -> Any:
+        """What an action returns in the first process, as JSON values, for everyone; the others do not act.
+
+        Where it fails there, the others end without a word: the first one tells why.
+        """
+        if self.size == 1:
+            return action()
+        told: list[object] = [None]
+        if self.first:
+            try:
+                told = [json.dumps(action())]
+            finally:
+                with _meeting():
+                    dist.broadcast_object_list(told, src=0)
+        else:
+            with _meeting():
+                dist.broadcast_object_list(told, src=0)
+        if told[0] is None:
+            raise SystemExit(1)
+        return json.loads(str(told[0]))
+
+    def wait(self) -> None:
+        """Go on when everyone is here."""
+        if self.size > 1:
+            with _meeting():
+                dist.barrier()
+
+
+ALONE = Team()
+
+
+@contextmanager
+def joined() -> Iterator[Team]:
+    """The team that torchrun started this process for; a team of one without it.
+
+    Raises:
+        DeviceError: where the processes do not find each other.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    with _meeting():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    try:
+        yield Team(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The GPU of this process where a GPU is asked for without a number, and several processes share a machine."""
+    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
+        return device
+    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    torch.cuda.set_device(own)
+    return own
+
+
+def synchronise(module: nn.Module, team: Team) -> None:
+    """Let every BatchNorm in a module take its statistics over the whole team; nothing changes for a team of one."""
+    if team.size == 1:
+        return
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            norm = TeamNorm(child.num_features, child.eps, child.momentum).to(child.weight.device)
+            norm.load_state_dict(child.state_dict())
+            norm.team = team
+            setattr(module, name, norm)
+        else:
+            synchronise(child, team)
+
+
+class TeamNorm(nn.BatchNorm2d):
+    """BatchNorm over the samples of all processes, on any device; the same as BatchNorm2d in eval mode.
+
+    Source: Ioffe and Szegedy, Batch Normalization, ICML 2015; the variance is summed about the common mean.
+    """
+
+    team: Team = ALONE
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, C, h, w)."""
+        if not self.training:
+            return super().forward(x)
+        values, column = x.float(), (1, -1, 1, 1)
+        count = self.team.sum(values.new_tensor([values[:, 0].numel()]))
+        mean = self.team.sum(values.sum((0, 2, 3))) / count
+        centred = values - mean.view(column)
+        variance = self.team.sum(centred.square().sum((0, 2, 3))) / count
+        if self.track_running_stats:
+            self._track(mean.detach(), variance.detach() * (count / (count - 1).clamp(min=1)))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(column) + self.bias.view(column)).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum or 0.0)
+        self.running_var.lerp_(variance, self.momentum or 0.0)
+
+
+class RunningStatistics:
+    """The running statistics of a module whose BatchNorms see the tiles of one process at a time.
+
+    They are those of one process that saw the tiles of the first process first, then those of the second, and so on.
+    """
+
+    def __init__(self, module: nn.Module | None, team: Team) -> None:
+        modules = module.modules() if module is not None and team.size > 1 else ()
+        self._norms = [norm for norm in modules if isinstance(norm, nn.BatchNorm2d)]
+        self._team = team
+
+    def begin(self) -> None:
+        """Remember them before a step."""
+        if self._norms:
+            self._before, self._seen_before = self._values(), self._seen()
+
+    @torch.no_grad()
+    def join(self) -> None:
+        """Put together what every process's step did to them: each decayed what was there and added its own."""
+        if not self._norms:
+            return
+        own = self._seen() - self._seen_before
+        decay = (1 - (self._norms[0].momentum or 0.0)) ** own
+        after = self._values()
+        steps = self._team.gather(torch.cat([after - decay * self._before, after.new_tensor([decay, own])])[None])
+        joined = self._before
+        for step in steps:
+            joined = joined * step[-2] + step[:-2]
+        seen = self._seen_before + round(float(steps[:, -1].sum()))
+        parts = iter(torch.split(joined, [n.num_features for n in self._norms for _ in range(2)]))
+        for norm in self._norms:
+            for buffer in (norm.running_mean, norm.running_var):
+                assert buffer is not None
+                buffer.copy_(next(parts))
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.fill_(seen)
+
+    def _values(self) -> Tensor:
+        return torch.cat([x for n in self._norms for x in (n.running_mean, n.running_var) if x is not None])
+
+    def _seen(self) -> int:
+        return int(self._norms[0].num_batches_tracked or 0)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        return _reduced(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        return _reduced(gradient)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rank: int) -> Tensor:
+        size = dist.get_world_size()
+        counts = x.new_zeros(size, dtype=torch.int64)
+        counts[rank] = len(x)
+        sizes = [int(n) for n in _reduced(counts).tolist()]
+        padded = x.new_zeros((max(sizes), *x.shape[1:]))
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in sizes]
+        with _meeting():
+            dist.all_gather(parts, padded)
+        ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient[ctx.own], None
+
+
+def _reduced(x: Tensor) -> Tensor:
+    total = x.detach().clone(memory_format=torch.contiguous_format)
+    with _meeting():
+        dist.all_reduce(total)
+    return total
+
+
+@contextmanager
+def _meeting() -> Iterator[None]:
+    try:
+        yield
+    except (dist.DistError, RuntimeError) as error:
+        raise DeviceError(
+            "another process of this training ended or was not found; its own message tells why. Go on with --resume"
+        ) from error
