@@ -22,18 +22,6 @@ _output = click.option(
 _seed = click.option("--seed", type=int, default=0, show_default=True, help="Decides which scene goes where.")
 
 
-def _parse_classes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[tuple[int, str], ...]:  # noqa: ARG001
-    """`0=water,1=land` as (id, name) pairs."""
-    pairs = [text.partition("=") for text in value.split(",")] if value else []
-    for number, _, name in pairs:
-        if not (number.strip().isdecimal() and int(number) < 255 and name.strip()):
-            raise click.BadParameter(f"{value!r} is not ID=NAME,ID=NAME with ids from 0 to 254", param=param)
-    classes = tuple((int(number), name.strip()) for number, _, name in pairs)
-    if len(dict(classes)) < len(classes) or len({name for _, name in classes}) < len(classes):
-        raise click.BadParameter(f"{value!r} gives an id or a name twice", param=param)
-    return classes
-
-
 @click.group("catalog")
 def command() -> None:
     """Make and check catalogs of training data."""
@@ -79,7 +67,7 @@ def inria_command(root: Path, output: Path | None, overwrite: bool) -> None:
 @click.option("--images", required=True, metavar="GLOB", help="Images below ROOT: 'tiles/*_rgb.tif'.")
 @click.option("--labels", required=True, metavar="GLOB", help="Their labels, with the same wildcards.")
 @click.option(
-    "--classes", callback=_parse_classes, metavar="ID=NAME,...", help="Classes; found in the labels if absent."
+    "--classes", callback=options.parse_classes, metavar="ID=NAME,...", help="Classes; found in the labels if absent."
 )
 @click.option("--val-share", type=float, default=0.2, show_default=True, help="Share of scenes that validate.")
 @_seed

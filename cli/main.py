@@ -14,10 +14,17 @@ from glraster.errors import GlrasterError
 
 VERBS = {
     "segment": "Map the land cover of a scene.",
+    "vectorize": "Turn a class mask into polygons.",
+    "evaluate": "Say how good a map or a model is.",
+    "report": "Write a page that shows a map or a training.",
+    "preview": "Draw a map with its legend.",
     "train": "Train a model on a catalog of labelled scenes.",
     "model": "Import and inspect model files.",
     "catalog": "Make and check catalogs of training data.",
 }
+MODULES = {"report": "report_page"}
+"""Modules of verbs that do not have the verb's name."""
+
 INTERRUPTED = 130
 
 
@@ -30,7 +37,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in VERBS:
             return None
-        command = importlib.import_module(f".{cmd_name}", __package__).command
+        command = importlib.import_module(f".{MODULES.get(cmd_name, cmd_name)}", __package__).command
         assert isinstance(command, click.Command)
         return command
 

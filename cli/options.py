@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from glraster.errors import OutputError
+
+if TYPE_CHECKING:
+    from glraster.workflows.compare import Tolerance
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -43,6 +51,67 @@ def parse_bands(
     return bands or None
 
 
+def parse_classes(
+    ctx: click.Context,  # noqa: ARG001
+    param: click.Parameter,
+    value: str | None,
+) -> tuple[tuple[int, str], ...]:
+    """`0=water,1=land` as (id, name) pairs."""
+    pairs = [text.partition("=") for text in value.split(",")] if value else []
+    for number, _, name in pairs:
+        if not (number.strip().isdecimal() and int(number) < 255 and name.strip()):
+            raise click.BadParameter(f"{value!r} is not ID=NAME,ID=NAME with ids from 0 to 254", param=param)
+    classes = tuple((int(number), name.strip()) for number, _, name in pairs)
+    if len(dict(classes)) < len(classes) or len({name for _, name in classes}) < len(classes):
+        raise click.BadParameter(f"{value!r} gives an id or a name twice", param=param)
+    return classes
+
+
+def parse_values(
+    ctx: click.Context,  # noqa: ARG001
+    param: click.Parameter,  # noqa: ARG001
+    value: str | None,
+) -> tuple[int | str, ...]:
+    """`5,255,cloud` as numbers and names."""
+    texts = [text.strip() for text in value.split(",")] if value else []
+    return tuple(int(text) if text.lstrip("-").isdecimal() else text for text in texts if text)
+
+
+def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> Tolerance:  # noqa: ARG001
+    """`2`, `2m` or `3px` as a distance."""
+    from glraster.workflows.compare import Tolerance
+
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(m|px)?", value.strip())
+    if found is None or float(found[1]) == 0:
+        raise click.BadParameter(f"{value!r} is neither metres, as 2, nor pixels, as 3px", param=param)
+    return Tolerance(float(found[1]), "px" if found[2] == "px" else "m")
+
+
+def free_file(name: str, overwrite: bool) -> Path:
+    """Where to write a small file, refused before any work where it may not be written.
+
+    Raises:
+        OutputError: where it exists and may not be replaced, or its folder is not there.
+    """
+    path = Path(name)
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path}: exists; use --overwrite to replace it")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"{path}: its folder does not exist; create it first")
+    return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its name and move it there."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 output = click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Where to write."
 )
@@ -77,3 +146,36 @@ verbose = click.option(
     "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_level, help="Say more on stderr."
 )
 quiet = click.option("-q", "--quiet", is_flag=True, callback=_set_level, help="Say only errors on stderr.")
+tolerance = click.option(
+    "--tolerance",
+    default="2",
+    show_default=True,
+    callback=parse_tolerance,
+    metavar="METRES|Npx",
+    help="How far outlines may lie apart for the boundary F1.",
+)
+
+TRUTH_NAMES = ("classes", "ignore", "others", "column", "layer", "background", "resample")
+
+
+def truth(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what a truth means; their values have the names in `TRUTH_NAMES`."""
+    chosen = (
+        click.option(
+            "--classes",
+            callback=parse_classes,
+            metavar="ID=NAME,...",
+            help="What the truth's values mean, by the names of the map's classes; the map's ids if absent.",
+        ),
+        click.option(
+            "--ignore", callback=parse_values, metavar="VALUE,...", help="Values of the truth that are not judged."
+        ),
+        click.option("--others", metavar="NAME", help="The truth's class for all that only the map tells apart."),
+        click.option("--column", metavar="NAME", help="Column of a vector truth with the class; 'class' if there."),
+        click.option("--layer", metavar="NAME", help="Layer of a vector truth that has several."),
+        click.option("--background", metavar="NAME", help="Class outside the truth's polygons; not judged if absent."),
+        click.option("--resample", is_flag=True, help="Lay a truth of another grid on the map's, nearest neighbour."),
+    )
+    for option in reversed(chosen):
+        function = option(function)
+    return function

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from glraster.infer.plan import Estimate
-    from glraster.train.fit import StepReport
     from glraster.workflows.segment import ClassArea, Progress, SegmentResult
-    from glraster.workflows.train import TrainResult, Validation
+    from glraster.workflows.train import TrainResult
 
 _PHASES = {"windows": "segmenting", "writing": "writing"}
 
@@ -76,7 +74,7 @@ def estimate_text(estimate: Estimate) -> str:
             f"compute   {estimate.tera_flop:.1f} TFLOP",
             f"parts     {_size(estimate.parts_bytes)} on disk",
             f"memory    about {_size(estimate.memory_bytes)}",
-            f"time      about {_duration(estimate.seconds)}",
+            f"time      about {duration(estimate.seconds)}",
         ]
     )
 
@@ -91,38 +89,11 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words, roughly."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-@contextmanager
-def training_lines(quiet: bool) -> Iterator[Callable[[StepReport | Validation], None] | None]:
-    """Losses and time left on stderr: a line that changes on a terminal, one in fifty steps elsewhere."""
-    if quiet:
-        yield None
-        return
-    from glraster.workflows.train import Validation as Scored
-
-    live = sys.stderr.isatty()
-    started, first = time.monotonic(), 0
-
-    def show(progress: StepReport | Validation) -> None:
-        nonlocal started, first
-        if isinstance(progress, Scored):
-            iou = " ".join("-" if score is None else f"{score:.3f}" for score in progress.iou)
-            print(f"{progress.stage} {progress.step}: validation mIoU {progress.miou:.4f} ({iou})", file=sys.stderr)
-            return
-        if progress.step == 1 or first == 0:
-            started, first = time.monotonic(), progress.step
-        if live or progress.step % 50 == 0:
-            pace = (time.monotonic() - started) / max(1, progress.step - first)
-            line = f"{progress.stage} {progress.step}/{progress.steps} loss {progress.losses.total:.4f}"
-            line += f", {_duration(pace * (progress.steps - progress.step))} left"
-            print(line, end="\r" if live else "\n", file=sys.stderr, flush=True)
-
-    yield show
 
 
 def train_text(result: TrainResult) -> str:
@@ -130,5 +101,5 @@ def train_text(result: TrainResult) -> str:
     best = result.best
     return (
         f"{result.model}: mIoU {best.miou:.4f} on the val split after step {best.step} of stage {best.stage}\n"
-        f"{result.steps} steps in {_duration(result.seconds)}"
+        f"{result.steps} steps in {duration(result.seconds)}"
     )

@@ -49,3 +49,7 @@ class CatalogError(GlrasterError):
         self.source = source
         found = problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems", *problems])
         super().__init__(f"{source}: {found}" if source else found)
+
+
+class TruthError(GlrasterError):
+    """Map and truth cannot be held against each other: other grids, other classes, or too few points."""

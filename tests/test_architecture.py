@@ -13,7 +13,9 @@ LEVELS = {
     "glraster_cli": 4,
     "workflows": 3,
     "infer": 2,
+    "interchange": 2,
     "train": 2,
+    "report": 2,
     "vector": 2,
     "raster": 1,
     "model": 1,
@@ -24,7 +26,7 @@ LEVELS = {
     "_version": 0,
 }
 MODULES = sorted([*ROOT.glob("glraster/**/*.py"), *ROOT.glob("cli/**/*.py")])
-TORCH_ROOMS = {"model", "infer", "train", "workflows"}
+TORCH_ROOMS = {"model", "infer", "interchange", "train", "workflows"}
 
 
 def room(module: str) -> str | None:

@@ -1,0 +1,97 @@
+"""`glraster evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+_GIVEN = click.core.ParameterSource.COMMANDLINE
+
+if TYPE_CHECKING:
+    from glraster.metrics.records import Evaluation, PointEvaluation, SceneScores
+    from glraster.workflows.evaluate import EvaluateOptions
+
+
+@click.command("evaluate")
+@click.argument("prediction")
+@click.argument("truth", required=False)
+@options.truth
+@options.tolerance
+@click.option("--protocol", type=click.Choice(["deepglobe", "inria"]), help="Score as this benchmark does, too.")
+@click.option("-m", "--model", envvar="GLRASTER_MODEL", metavar="FILE", help="Of a catalog: the model to judge.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    default="val",
+    show_default=True,
+    help="Of a catalog: which scenes.",
+)
+@click.option(
+    "--masks",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Of a catalog: keep the maps here; one that is there is not made again.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, envvar="GLRASTER_DEVICE", help="auto, cpu, cuda or cuda:N."
+)
+@click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Write the result as JSON; without FILE print it, instead of tables.",
+)
+@options.overwrite
+@options.verbose
+@options.quiet
+def command(
+    prediction: str, truth: str | None, json_file: str | None, overwrite: bool, quiet: bool, **chosen: Any
+) -> None:
+    """Say how good the map PREDICTION is.
+
+    TRUTH is a raster or polygons of the same classes, or points: a sample, from which class areas are estimated. Where
+    PREDICTION is a catalog (.yaml), its scenes are mapped with --model and held against their labels.
+    """
+    from glraster.workflows.evaluate import EvaluateOptions, TruthOptions
+
+    from . import tables
+
+    told = {name: chosen.pop(name) for name in options.TRUTH_NAMES}
+    target = options.free_file(json_file, overwrite) if json_file not in (None, "-") else None
+    result = _evaluated(prediction, truth, EvaluateOptions(truth=TruthOptions(**told), **chosen), quiet)
+    if target is not None:
+        options.write_whole(target, json.dumps(result.to_json(), indent=1) + "\n")
+    if json_file == "-":
+        click.echo(json.dumps(result.to_json()))
+    elif not (quiet and target):
+        tables.show(result)
+
+
+def _evaluated(
+    prediction: str, truth: str | None, chosen: EvaluateOptions, quiet: bool
+) -> Evaluation | PointEvaluation:
+    from glraster.errors import UsageError
+    from glraster.workflows.evaluate import evaluate, evaluate_catalog
+
+    if prediction.lower().endswith((".yaml", ".yml")):
+        if truth is not None:
+            raise UsageError("a catalog names its own labels; leave TRUTH out")
+        return evaluate_catalog(prediction, chosen, None if quiet else _tell_scene)
+    if truth is None:
+        raise UsageError(f"what is {prediction} to be held against? Give TRUTH: a raster, polygons or points")
+    source = click.get_current_context().get_parameter_source
+    foreign = [f"--{name}" for name in ("model", "split", "masks", "device") if source(name) is _GIVEN]
+    if foreign:
+        raise UsageError(f"{foreign[0]} is for catalogs; {prediction} is a map already")
+    return evaluate(prediction, truth, chosen)
+
+
+def _tell_scene(scene: SceneScores) -> None:
+    click.echo(f"{scene.name}: mIoU {'-' if scene.miou is None else f'{scene.miou:.4f}'}", err=True)

@@ -1,0 +1,1 @@
+"""Pages and pictures that show a map or a training: records in, text and pictures out, no files."""

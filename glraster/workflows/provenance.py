@@ -1,0 +1,60 @@
+"""Where a map or a model comes from, as names and texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import rasterio
+
+from glraster._version import __version__
+from glraster.errors import ModelError
+from glraster.model.checkpoint import model_id, read_spec
+from glraster.model.default import DEFAULT_MODEL, model_path
+from glraster.raster.mask import Mask
+
+_ORIGIN = {
+    "catalog": "Catalog",
+    "catalog_hash": "Catalog hash",
+    "licence": "Licence of the data",
+    "recipe": "Recipe",
+    "settings": "Settings",
+    "val_miou": "mIoU on its val split",
+    "date": "Trained",
+    "glraster": "Trained with glraster",
+}
+
+
+def map_provenance(mask: Mask, model: str | None, sources: Mapping[str, str], command: str | None) -> dict[str, str]:
+    """What is known of a map: its files, its model and what that learned from, and this report's command."""
+    told = dict(sources)
+    made_by = mask.tags.get("GLRASTER_MODEL")
+    file = model or (DEFAULT_MODEL if made_by and made_by == model_id(model_path(None)) else None)
+    told["Model"] = " ".join(part for part in (made_by, f"({file})" if file else "") if part) or "not told by the map"
+    if file is not None:
+        if made_by and model_id(model_path(file)) != made_by:
+            raise ModelError(f"{file}: did not make {mask.path}, whose model is {made_by}; leave --model out")
+        told |= origin(read_spec(model_path(file)).provenance)
+    if "GLRASTER_VERSION" in mask.tags:
+        told["Mapped with glraster"] = mask.tags["GLRASTER_VERSION"]
+    return told | report_facts(command)
+
+
+def origin(provenance: Mapping[str, object]) -> dict[str, str]:
+    """What a model says of its training."""
+    known = {key: provenance[key] for key in _ORIGIN if provenance.get(key) not in (None, "", [])}
+    return {_ORIGIN[key]: _told(value) for key, value in known.items()}
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_told(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def report_facts(command: str | None) -> dict[str, str]:
+    """How and when a report was made."""
+    told = {"Command": command} if command else {}
+    versions = f"glraster {__version__}, GDAL {rasterio.__gdal_version__}"
+    return {**told, "Versions": versions, "Report made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
