@@ -19,12 +19,15 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 _CLAMP = 1e-7
 
 
-def make_loss(name: str, class_weights: Sequence[float] | None = None) -> Loss:
+def make_loss(name: str, class_weights: Sequence[float] | None = None, offsets: Sequence[float] | None = None) -> Loss:
     """Find a loss by its name.
 
     Args:
         name: "focal", "ce", "dice" or "lovasz", or several joined by "+", which are summed.
         class_weights: one per class, in the order of the logits; None for equal weights.
+        offsets: added to the logits before the loss, one per class. With multiples of the logarithms of the classes'
+            shares, the logits themselves need not favour common classes (Menon et al., Long-tail learning via logit
+            adjustment, ICLR 2021, equation 10).
 
     Returns:
         The loss.
@@ -39,8 +42,10 @@ def make_loss(name: str, class_weights: Sequence[float] | None = None) -> Loss:
     if class_weights is not None and not all(0 <= weight < float("inf") for weight in class_weights):
         raise UsageError(f"class weights {tuple(class_weights)} are not all finite and at least 0; correct them")
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+    shift = torch.tensor(offsets or (0.0,), dtype=torch.float32)[:, None, None]
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits + shift.to(logits.device) if offsets else logits
         own = None if weights is None else weights.to(logits.device)
         return torch.stack([LOSSES[part](logits, labels, own) for part in parts]).sum()
 

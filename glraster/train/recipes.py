@@ -28,6 +28,7 @@ class Recipe:
         tiles: rows and columns of tiles drawn from a window; None: all of them.
         loss: a name for `make_loss`. class_weights: how much classes count in it: "none" (all the same), "inverse" to
             their share of the training pixels, to the square root of that ("sqrt"), or one number per class.
+        adjust: how far the logits forget that some classes are common, 0 to 1; see `class_offsets`.
         coarse_to_fine: for two classes and mode local, the local branch sees only tiles that touch the second class.
         optimizer: "adam" with the stage's rate and decay in the gradient, or "adamw" with this record's.
         schedule: "poly" (power 0.9) or "cosine"; warm_up steps rise to the full rate.
@@ -53,6 +54,7 @@ class Recipe:
     tiles: tuple[int, int] | None = (1, 2)
     loss: str = "ce"
     class_weights: str | tuple[float, ...] = "none"
+    adjust: float = 0.0
     coarse_to_fine: bool = False
     optimizer: Literal["adam", "adamw"] = "adamw"
     schedule: Literal["poly", "cosine"] = "cosine"
@@ -167,7 +169,7 @@ def architecture_settings(text: str) -> tuple[str, ...]:
 NETWORK_KEYS = ("backbone", "stem", "width", "mode")
 _CHOICES = {"mode": get_args(Mode), "optimizer": ("adam", "adamw"), "schedule": ("poly", "cosine")}
 _LEAST = {"stem": 1, "width": 2, "thumbnail_px": 32, "batch": 1, "sub_batch": 1, "warm_up": 0, "learning_rate": 1e-12}
-_LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "blind": 0, "spread": 0}
+_LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "blind": 0, "adjust": 0, "spread": 0}
 _LEAST_OR_NONE = {"steps": 1, "steps_per_epoch": 1}
 
 

@@ -98,6 +98,21 @@ def class_weights(wanted: str | Sequence[float], found: Sequence[ClassPixels]) -
     return tuple(weight / mean for weight in raw)
 
 
+def class_offsets(strength: float, found: Sequence[ClassPixels]) -> tuple[float, ...] | None:
+    """What a loss adds to every class's logits: the logarithm of its share, times a strength.
+
+    Args:
+        strength: 0 for none (None is returned), 1 for logits that take all classes for equally common.
+        found: the classes and their shares.
+
+    Returns:
+        One number per class; 0 for a class that does not occur.
+    """
+    if not strength:
+        return None
+    return tuple(strength * math.log(c.share) if c.pixels else 0.0 for c in found)
+
+
 class _Sums:
     """Running sums per band about a pivot near the mean, so that large values lose no digits."""
 

@@ -19,7 +19,7 @@ from glraster.train.losses import make_loss
 from glraster.train.recipes import NETWORK_KEYS, Recipe, architecture_settings, choose_recipe
 from glraster.train.scenes import open_image
 from glraster.train.stages import STAGES, Stage
-from glraster.train.survey import Survey, class_weights, survey
+from glraster.train.survey import Survey, class_offsets, class_weights, survey
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +70,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a look at all data found: the images, and how much every class counts in the loss."""
+    """What a look at all data found: the images, how much every class counts in the loss, and its logits' offset."""
 
     images: Survey
     class_weights: tuple[float, ...] | None
+    class_offsets: tuple[float, ...] | None
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Findings:
         """Read what `asdict` made of one."""
-        weights = record["class_weights"]
-        return cls(Survey.from_json(record["images"]), None if weights is None else tuple(weights))
+        weights, offsets = (record[key] and tuple(record[key]) for key in ("class_weights", "class_offsets"))
+        return cls(Survey.from_json(record["images"]), weights, offsets)
 
 
 def plan(catalog: Catalog, options: TrainOptions, team: Team) -> Plan:
@@ -122,7 +123,7 @@ def look(catalog: Catalog, recipe: Recipe) -> Findings:
         )
     weights = class_weights(recipe.class_weights, found)
     make_loss(recipe.loss, weights)
-    return Findings(survey(catalog, catalog.train), weights)
+    return Findings(survey(catalog, catalog.train), weights, class_offsets(recipe.adjust, found))
 
 
 def _choose_recipe(options: TrainOptions) -> Recipe:

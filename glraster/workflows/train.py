@@ -122,7 +122,7 @@ class _Run:
         self.recipe, self.initial = self.plan.recipe, self.plan.initial
         self.device = own_device(choose_device(options.device))
         self.dtype = mixed_precision(self.device) if options.bfloat16 else torch.float32
-        self.loss = make_loss(self.recipe.loss, found.class_weights)
+        self.loss = make_loss(self.recipe.loss, found.class_weights, found.class_offsets)
         self.steps_done = 0
         self._best: Validation | None = None
 

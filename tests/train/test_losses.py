@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -192,3 +194,20 @@ def test_labels_are_resized_as_pillow_does(side: int, cells: int) -> None:
     tie = (2 * np.arange(cells) + 1) * side % (2 * cells) == 0
     assert np.array_equal(actual[~tie], pillow_nearest(side, cells)[~tie])
     assert np.abs(actual - pillow_nearest(side, cells)).max() <= 1
+
+
+def test_offsets_teach_logits_that_do_not_favour_common_classes() -> None:
+    share = torch.tensor([0.9, 0.1])
+    labels = (torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)) > 0.9).to(torch.uint8)
+    learned = {}
+    for strength in (0.0, 1.0):
+        bias = torch.zeros(1, 2, 1, 1, requires_grad=True)
+        loss = make_loss("ce", offsets=(strength * share.log()).tolist() if strength else None)
+        optimizer = torch.optim.SGD([bias], lr=1.0)
+        for _ in range(200):
+            optimizer.zero_grad()
+            loss(bias.expand(1, 2, 64, 64), labels).backward()
+            optimizer.step()
+        learned[strength] = float((bias[0, 0] - bias[0, 1]).detach())
+    assert learned[0.0] == pytest.approx(math.log(9), abs=0.2)
+    assert learned[1.0] == pytest.approx(0.0, abs=0.2)
