@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,11 @@ Branch = Literal["global", "local", "full"]
 
 NODATA = 255
 """Mask value of a pixel without class."""
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text lacks what steers a terminal or breaks XML: control characters, halves of surrogate pairs."""
+    return re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text) is None
 
 
 @dataclass(frozen=True)

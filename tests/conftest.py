@@ -96,4 +96,5 @@ def pointwise_model(model_file: Callable[..., Path], monkeypatch: pytest.MonkeyP
 
     load = prepare.load
     monkeypatch.setattr(prepare, "load", lambda path: (Pointwise(), load(path)[1]))
+    monkeypatch.setattr(prepare, "FoldedGLNet", lambda network, *_: network)
     return model_file("full")

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from glraster.catalog.document import Entry, Problem, read_document, read_field
 from glraster.catalog.files import clashes, expand_root, glob_pairs, locate
 from glraster.catalog.records import SPLITS, Catalog, Encoding, LabelEncoding, LabelValue, Pair, Split, color_code
-from glraster.config import NODATA, LandClass
+from glraster.config import NODATA, LandClass, is_plain
 from glraster.errors import CatalogError
 
 KEYS = ("name", "classes", "ignore", "bands", "gsd_m", "context_px", "licence", "root", "labels", "splits")
@@ -108,12 +108,20 @@ def _class(entry: Entry) -> _ClassEntry | None:
     fields = entry.fields(_CLASS_KEYS, ("id", "name", "color"))
     land_class = LandClass(
         id=read_field(fields, "id", partial(Entry.whole, least=0, most=NODATA - 1), 0),
-        name=read_field(fields, "name", Entry.text, ""),
+        name=read_field(fields, "name", _class_name, ""),
         color=read_field(fields, "color", _color, (0, 0, 0)),
     )
     ignore = read_field(fields, "ignore", Entry.flag, False)
     in_mean = read_field(fields, "in_mean", Entry.flag, True)
     return _ClassEntry(land_class, ignore, in_mean, entry) if len(entry.problems) == noted else None
+
+
+def _class_name(entry: Entry) -> str | None:
+    name = entry.text()
+    if name is None or is_plain(name):
+        return name
+    entry.wrong("holds a control character; leave it out")
+    return None
 
 
 def _color(entry: Entry) -> tuple[int, int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from typing import Literal
@@ -13,6 +14,16 @@ from glraster.errors import DeviceError
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _CPU_BATCH, _GPU_BATCH = 2, 16
+_USUAL_TILE, _MOST_TIMES = 508, 4
+"""Side of the tiles for which these batches are meant, and how many times as many smaller tiles are taken."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = (1 << 30, 32 << 20)
+"""Sizes up to which freed blocks are kept; what the newer and the older versions of glibc accept."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A batch does not fit the device's memory."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -47,14 +58,51 @@ def describe_device(device: torch.device) -> str:
     return f"{device} ({threads} thread{'s' if threads != 1 else ''})" if device.type == "cpu" else str(device)
 
 
-def choose_batch(batch: int | None, device: torch.device) -> int:
-    """Tiles that go through the network together: as asked, else what suits the device."""
-    return batch or (_CPU_BATCH if device.type == "cpu" else _GPU_BATCH)
+def choose_batch(batch: int | None, device: torch.device, tile_px: int = _USUAL_TILE) -> int:
+    """Tiles that go through the network together: as asked, else as many pixels as suit the device.
+
+    Args:
+        batch: what was asked for.
+        device: where.
+        tile_px: side of a tile.
+    """
+    usual = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+    return batch or max(1, min(usual * _MOST_TIMES, round(usual * (_USUAL_TILE / tile_px) ** 2)))
 
 
-def choose_precision(precision: Precision) -> torch.dtype:
-    """The number format of convolutions; `auto` is float32, the one that every model was checked in."""
+def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """The number format of convolutions; `auto` is bfloat16 where the device computes in it, float32 elsewhere.
+
+    That the labels agree was measured with the default model: see `benchmarks/RESULTS.md`.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device has bfloat16 in hardware: AVX512_BF16 or AMX of a CPU, CUDA capability 8."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return False
+    # torch's own names are private: where they are gone, the answer is no, and results stay as exact as ever
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(ask()) for ask in asked if ask is not None)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep large blocks that were freed, for the next map of the same size.
+
+    glibc gives them back at once, and the system clears every page of a new one: a tenth of the time on a CPU. The
+    setting holds for the process. False where the C library is another one.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    kept = any(mallopt(_M_MMAP_THRESHOLD, size) for size in _KEPT_BYTES)
+    return bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES[0])) and kept
 
 
 def peak_memory_bytes() -> int:

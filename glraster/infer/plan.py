@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glraster.config import Branch, ModelSpec
 from glraster.infer.predict import TileForm
+from glraster.model.fold import FoldedGLNet
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Tiling
 from glraster.raster.grid import STRIDE, Window, WindowGrid
@@ -87,16 +88,17 @@ def _window_flop(plan: Plan, spec: ModelSpec, branch: Branch, thumbnail: int) ->
     with torch.device("meta"), torch.inference_mode():
         model = GLNet(spec.architecture).eval()
         small = torch.empty(1, spec.architecture.bands, thumbnail, thumbnail)
-        with FlopCounterMode(display=False) as counter:
-            if branch == "global":
-                model.global_logits(small)
-                return int(counter.get_total_flops())
-            rows, columns = plan.tiles.tiling(*plan.window_px)
-            tiling = Tiling(rows.side, columns.side, rows.length, columns.length, rows.offsets, columns.offsets)
-            tiles = torch.empty(plan.tiles_per_window, spec.architecture.bands, rows.length, columns.length)
-            for _ in model.tile_logits(small, [tiles], tiling, branch):
-                pass
-        return int(counter.get_total_flops())
+    network = FoldedGLNet(model, branch)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        if branch == "global":
+            network.global_logits(small)
+            return int(counter.get_total_flops())
+        rows, columns = plan.tiles.tiling(*plan.window_px)
+        tiling = Tiling(rows.side, columns.side, rows.length, columns.length, rows.offsets, columns.offsets)
+        shape = (plan.tiles_per_window, spec.architecture.bands, rows.length, columns.length)
+        for _ in network.tile_logits(small, [torch.empty(*shape, device="meta")], tiling, branch):
+            pass
+    return int(counter.get_total_flops())
 
 
 def _network_bytes(plan: Plan, spec: ModelSpec, batch: int) -> int:

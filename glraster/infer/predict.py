@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glraster.config import Branch, ModelSpec
-from glraster.errors import DeviceError
+from glraster.infer.device import DeviceMemoryError
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Tiling
 from glraster.raster.grid import STRIDE, Axis, FloatArray, even_axis, paper_axis
 from glraster.raster.resize import thumbnail
 
 Image = npt.NDArray[Any]
+
+
+class Network(Protocol):
+    """A `GLNet`, or one in its inference form."""
+
+    def global_logits(self, thumbnail: Tensor) -> Tensor: ...
+
+    def tile_logits(
+        self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling, branch: Branch
+    ) -> Iterator[Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -39,13 +49,13 @@ class TileForm:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model ready to predict: on `device`, `batch` tiles at a time, convolutions in `dtype`.
+    """A model ready to predict: on `device`, `batch` tiles at a time, convolutions of a plain GLNet in `dtype`.
 
-    `context_px` is the extent that the model's thumbnail stands for. With `tta` the scores are the mean over the
-    eight flips and quarter turns of the window.
+    A folded network has a number format of its own. `context_px` is the extent that the model's thumbnail stands for.
+    With `tta` the scores are the mean over the eight flips and quarter turns of the window.
     """
 
-    model: GLNet
+    model: Network
     spec: ModelSpec
     branch: Branch
     tiles: TileForm
@@ -55,20 +65,28 @@ class Predictor:
     context_px: int
     tta: bool = False
 
-    def cell_scores(self, image: Image) -> FloatArray:
+    def cell_scores(self, image: Image, small: Image | None = None) -> FloatArray:
         """Scores of a window on the cell grid, tiles blended with fading weights.
 
         Args:
             image: (bands, H, W), H and W multiples of `STRIDE`, values as the model was trained on.
+            small: its thumbnail, where it was made before.
 
         Returns:
             (classes, H / STRIDE, W / STRIDE).
 
-        Memory: the window, a batch of tiles, and what `GLNet.tile_logits` keeps.
+        Raises:
+            DeviceMemoryError: where a batch of tiles does not fit the device.
+
+        Memory: the window, a batch of tiles, and what `tile_logits` keeps.
         """
-        height, width = image.shape[1:]
-        small = thumbnail(image, self._thumbnail_side(height), self._thumbnail_side(width))
+        small = self.thumbnail(image) if small is None else small
         return self._over_views(image, small, self._smooth).cpu().numpy()
+
+    def thumbnail(self, image: Image) -> Image:
+        """What the global branch sees of a window (bands, H, W), at the scale at which it was trained to see it."""
+        height, width = (max(1, round(side * self.spec.thumbnail_px / self.context_px)) for side in image.shape[1:])
+        return thumbnail(image, height, width)
 
     def paper_scores(self, image: Image) -> FloatArray:
         """Scores of every pixel as the authors' released evaluation computes them.
@@ -95,7 +113,7 @@ class Predictor:
         try:
             with (
                 torch.inference_mode(),
-                torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32),
+                torch.autocast(self.device.type, self.dtype, self._casts),
             ):
                 for view in views:
                     pixels, seen = (self._upload(_turn(x, view)) for x in (image, small))
@@ -104,7 +122,7 @@ class Predictor:
         except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's has no name of its own
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
-            raise DeviceError(f"{self.device} is out of memory; use a smaller --batch or --tile") from error
+            raise DeviceMemoryError(f"{self.device} is out of memory; use a smaller --batch or --tile") from error
         assert total is not None
         return total / len(views)
 
@@ -148,12 +166,16 @@ class Predictor:
         logits = self.model.tile_logits(small, batches(), tiling, self.branch)
         return zip(places, (tile.float() for batch in logits for tile in batch), strict=True)
 
-    def _thumbnail_side(self, side: int) -> int:
-        """The thumbnail keeps the scale at which the model was trained to see its context."""
-        return max(1, round(side * self.spec.thumbnail_px / self.context_px))
+    @property
+    def _casts(self) -> bool:
+        return self.dtype != torch.float32 and isinstance(self.model, GLNet)
 
     def _upload(self, image: Image) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        """Pixels go to the device as they are, a quarter of their size as floats, from memory it reads by itself."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        if self.device.type == "cuda":
+            return pixels.pin_memory().to(self.device, non_blocking=True)
+        return pixels.to(self.device)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """(n, bands, h, w) values to network input."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +122,19 @@ def model_id(path: str | Path) -> str:
     return file_sha256(Path(path))[:12]
 
 
+def parameter_count(path: str | Path) -> int:
+    """How many weights a model file holds, the running statistics of its normalisations left out.
+
+    Raises:
+        ModelError: where the file is not a model, or damaged.
+    """
+    _, header = _read_header(Path(path))
+    shapes = [x.get("shape") for name, x in header.items() if not name.endswith(("running_mean", "running_var"))]
+    if not all(isinstance(shape, list) and all(isinstance(side, int) for side in shape) for shape in shapes):
+        raise ModelError(_not_a_model(Path(path), b""))
+    return sum(math.prod(shape) for shape in shapes if isinstance(shape, list))
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's content.
 
@@ -161,7 +175,7 @@ def _read_header(path: Path) -> tuple[ModelSpec, dict[str, dict[str, object]]]:
         end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
         raise ModelError(_not_a_model(path, start)) from error
-    if metadata is None:
+    if not isinstance(metadata, str):
         raise ModelError(f"{path}: safetensors, but not of glraster: it lacks the model's description")
     if 8 + length + end != size:
         raise ModelError(f"{path}: {size} bytes instead of {8 + length + end}; get the file again, it is damaged")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import TypeVar, get_args
 
-from glraster.config import NODATA, Architecture, LandClass, Mode, ModelSpec
+from glraster.config import NODATA, Architecture, LandClass, Mode, ModelSpec, is_plain
 
 FORMAT_VERSION = 1
 BACKBONES = ("resnet18", "resnet34", "resnet50")
@@ -109,7 +109,7 @@ def _classes(value: object, count: int) -> tuple[LandClass, ...]:
 def _land_class(where: str, value: object) -> LandClass:
     values = _fields(where, value, LandClass)
     name = values["name"]
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not name.strip() or not is_plain(name):
         raise ValueError(f"{where}.name is {name!r}, not a name")
     color = [_whole(f"{where}.color", part, 0, 255) for part in _list(f"{where}.color", values["color"])]
     if len(color) != 3:

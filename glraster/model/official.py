@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,8 @@ def _read(path: Path, slot: str) -> _Checkpoint:
         if file.read(9)[8:] == b"{":
             raise ModelError(f"{path}: a safetensors file, not a PyTorch checkpoint; a model needs no import")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what torch says of foreign pickles is for its developers
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes lead it into
         raise ModelError(
             f"{path}: not a PyTorch file of plain weights ({type(error).__name__}); download it again"

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
@@ -33,7 +34,7 @@ def pixel_vectors_m(crs: CRS | None, transform: Affine, row: float, column: floa
     points = [transform @ point for point in ((column, row), (column, row + 1), (column + 1, row))]
     try:
         longitude, latitude = transform_points(crs, _WGS84, [p[0] for p in points], [p[1] for p in points])
-    except RasterioError:
+    except (RasterioError, CPLE_BaseError):  # points outside the projection come as GDAL's own error
         return None
     lon, lat = np.radians(longitude), np.radians(latitude)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):

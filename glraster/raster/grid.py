@@ -15,11 +15,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from glraster.errors import SceneError
+
 STRIDE = 4
 """Working pixels per cell and axis: the resolution of the network's logits."""
 
 ONE_CONTEXT = 1.5
 """A side up to this many contexts is looked at in one window."""
+
+MOST_WINDOWS = 2**24
+"""Context windows of one run, at most: their list takes 1 GiB. With a context of 2448 px that is 77 terapixels."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -159,9 +164,18 @@ class WindowGrid:
         return Window(self.rows.offsets[row], self.columns.offsets[column], self.rows.length, self.columns.length)
 
     def touching(self, area: Window) -> tuple[tuple[int, int], ...]:
-        """(row, column) of each window that shares a pixel with `area`, row by row."""
+        """(row, column) of each window that shares a pixel with `area`, row by row.
+
+        Raises:
+            SceneError: where they are more than `MOST_WINDOWS`.
+        """
         rows = _touching(self.rows, area.top, area.bottom)
         columns = _touching(self.columns, area.left, area.right)
+        if len(rows) * len(columns) > MOST_WINDOWS:
+            raise SceneError(
+                f"{area.width} x {area.height} px need {len(rows) * len(columns)} context windows, more than "
+                f"{MOST_WINDOWS}; map a part at a time with --bounds, or use a larger --context"
+            )
         return tuple((row, column) for row in rows for column in columns)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio.enums import ColorInterp
@@ -18,6 +19,12 @@ from rasterio.io import DatasetReader
 from glraster.errors import SceneError
 
 CACHE_BYTES = 64 * 2**20
+
+LONGEST_SIDE = 2**26
+"""Pixels along one side of a scene, at most: memory for blend weights grows with it, to 128 MiB."""
+
+LARGEST_BLOCK = 2**30
+"""Bytes of one block of a scene with all its bands, at most: GDAL decodes it whole."""
 
 
 @contextmanager
@@ -31,6 +38,25 @@ def gdal_session(cache_bytes: int | None = None) -> Iterator[None]:
         warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore"),
     ):
         yield
+
+
+def check_form(dataset: DatasetReader, path: str) -> None:
+    """Refuse sizes that would take memory without bound.
+
+    Raises:
+        SceneError: where a side is longer than `LONGEST_SIDE`, or a block has more than `LARGEST_BLOCK` bytes.
+    """
+    if max(dataset.shape) > LONGEST_SIDE:
+        raise SceneError(
+            f"{path}: claims {dataset.width} x {dataset.height} px; no side may have more than {LONGEST_SIDE}"
+        )
+    rows, columns = dataset.block_shapes[0]
+    pixel_bytes = sum(16 if "complex" in dtype else np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+    if rows * columns * pixel_bytes > LARGEST_BLOCK:
+        raise SceneError(
+            f"{path}: is stored in blocks of {columns} x {rows} px, too large to be decoded; make a tiled copy with "
+            "'rio cogeo create'"
+        )
 
 
 def choose_bands(dataset: DatasetReader, path: str, indexes: Sequence[int] | None, bands: int) -> tuple[int, ...]:

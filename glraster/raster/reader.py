@@ -24,7 +24,8 @@ from rasterio.windows import Window as RasterioWindow
 from glraster.errors import SceneError
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window, working_grid
-from glraster.raster.opening import CACHE_BYTES, choose_bands, local_files, reason, with_nodata
+from glraster.raster.opening import CACHE_BYTES, check_form, choose_bands, local_files, reason, with_nodata
+from glraster.raster.remote import advice, is_remote, remote_settings, remote_state, telling
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ GSD_TOLERANCE = 0.1
 
 FINEST = 100
 """Working pixels along one scene pixel, at most: finer ones show nothing and fill memory and disk."""
-
 
 _STRIPS_READ, _LARGEST_STRIPS = 2048, 4 * CACHE_BYTES
 """Rows that a window needs, and the bytes of strips from which decoding them again and again is worth a word."""
@@ -64,11 +64,14 @@ class Scene:
     """
 
     def __init__(self, path: str, indexes: Sequence[int] | None, bands: int, nodata: float | None = None) -> None:
-        self.path = path
+        self.path = telling(path)
         self.files: tuple[Path, ...] = ()
+        self._name = path
+        self._remote = path if is_remote(path) else ""
         self._dataset = self._open(path, nodata)
         try:
-            self.indexes = choose_bands(self._dataset, path, indexes, bands)
+            self.indexes = choose_bands(self._dataset, self.path, indexes, bands)
+            check_form(self._dataset, self.path)
             self._check_dtype()
         except SceneError:
             self.close()
@@ -80,16 +83,29 @@ class Scene:
 
     def _open(self, path: str, nodata: float | None) -> DatasetReader:
         try:
-            dataset = rasterio.open(path)
-            self.files = local_files(path, dataset)
-            if nodata is None:
-                return dataset
-            if not all(in_dtype_range(nodata, dtype) for dtype in dataset.dtypes):
-                dataset.close()
-                raise SceneError(f"{path}: nodata {nodata:g} is no value of a scene of {dataset.dtypes[0]}")
-            return with_nodata(dataset, nodata)
+            with remote_settings(path):
+                dataset = rasterio.open(path)
+                self.files = local_files(path, dataset)
+                # a local VRT can have remote sources
+                self._remote = next(filter(is_remote, (path, *dataset.files)), "")
+                if nodata is None:
+                    return dataset
+                if not all(in_dtype_range(nodata, dtype) for dtype in dataset.dtypes):
+                    dataset.close()
+                    raise SceneError(f"{self.path}: nodata {nodata:g} is no value of a scene of {dataset.dtypes[0]}")
+                return with_nodata(dataset, nodata)
+        except UnicodeDecodeError as error:
+            raise SceneError(
+                f"{self.path}: holds text that is not UTF-8, most likely the name of its CRS; name the CRS anew with "
+                "'gdal_edit.py -a_srs EPSG:CODE'"
+            ) from error
         except (RasterioError, OSError) as error:
-            raise SceneError(f"{path}: cannot be opened as a raster: {reason(error, path)}") from error
+            raise self._failure("cannot be opened as a raster", error) from error
+
+    def _failure(self, what: str, error: Exception) -> SceneError:
+        told = telling(reason(error, self._name))
+        todo = advice(told) if self._remote else ""
+        return SceneError(f"{self.path}: {what}: {told}; {todo}" if todo else f"{self.path}: {what}: {told}")
 
     def _warn(self) -> None:
         if self.crs is None and self.transform.is_identity:
@@ -171,7 +187,10 @@ class Scene:
     def identity(self) -> dict[str, object]:
         """What tells this scene from another or from an edited one, as JSON values."""
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        with remote_settings(self._remote):
+            remote = {"remote": remote_state(self._name, self._dataset)} if self._remote else {}
         return {
+            **remote,
             "path": Path(self.path).name if self.files else self.path,
             "files": [list(stat) for stat in stats],
             "shape": list(self.shape),
@@ -283,9 +302,11 @@ class Scene:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
-            yield
+            with remote_settings(self._remote):
+                yield
         except RasterioIOError as error:
-            raise SceneError(f"{self.path}: cannot be read, it may be damaged: {reason(error, self.path)}") from error
+            damaged = "" if self._remote else ", it may be damaged"
+            raise self._failure(f"cannot be read{damaged}", error) from error
 
 
 def _finite(pixels: npt.NDArray[Any]) -> BoolArray:

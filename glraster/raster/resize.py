@@ -30,6 +30,14 @@ def thumbnail(image: npt.NDArray[np.generic], height: int, width: int) -> npt.ND
     return np.ascontiguousarray(image)
 
 
+def resize_weights(length: int, size: int) -> npt.NDArray[np.float32]:
+    """The anti-aliased triangle filter from `length` to `size` pixels as a matrix, (size, length)."""
+    taps, weights = _triangle(length, size)
+    matrix = np.zeros((size, length))
+    np.add.at(matrix, (np.arange(size), taps), weights)
+    return matrix.astype(np.float32)
+
+
 def _resize_last(image: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:
     taps, weights = _triangle(image.shape[-1], size)
     lines = np.ascontiguousarray(np.moveaxis(image, -1, 0))

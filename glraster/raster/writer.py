@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from xml.sax.saxutils import escape
@@ -27,6 +28,8 @@ from rasterio.windows import Window as RasterioWindow
 from glraster.config import NODATA, LandClass
 from glraster.errors import OutputError, UsageError
 from glraster.raster.grid import Window
+
+log = logging.getLogger(__name__)
 
 BLOCK_PX = 512
 CLASSES_TAG = "GLRASTER_CLASSES"
@@ -218,6 +221,26 @@ def _gdal_warnings() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
+def check_space(output: Path, needed_bytes: int, *, certain: bool) -> None:
+    """Compare what a run will keep beside its output for a while with the free space there.
+
+    Args:
+        output: the output.
+        needed_bytes: what the run needs.
+        certain: whether it will; otherwise at most, and a shortage is only warned of.
+
+    Raises:
+        OutputError: where the space will not do.
+    """
+    free = shutil.disk_usage(output.absolute().parent).free
+    if needed_bytes <= free:
+        return
+    sizes = f"{needed_bytes / 2**30:.1f} GiB beside it, {free / 2**30:.1f} GiB are free"
+    if certain:
+        raise OutputError(f"{output}: needs {sizes}; choose a folder with more, or map a part with --bounds")
+    log.warning("%s: may need %s; windows without valid pixels need none", output, sizes)
+
+
 def staging_folder(output: Path) -> Path:
     """The folder beside an output that holds everything unfinished about it."""
     return output.with_name(output.name + ".parts")
@@ -241,8 +264,14 @@ def _disk_reason(error: Exception, folder: Path) -> str:
     return " ".join(text.split())
 
 
+def xml_characters(text: str) -> str:
+    """A text with only the characters that XML 1.0 can hold, however escaped; others become U+FFFD."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+
+
 def _names_xml(classes: Sequence[LandClass]) -> str:
     """GDAL's side-car with category names and a raster attribute table, which GIS programs show as a legend."""
+    classes = [replace(c, name=xml_characters(c.name)) for c in classes]
     by_id = {c.id: c for c in classes}
     names = [by_id[i].name if i in by_id else "" for i in range(max(by_id) + 1)]
     categories = "".join(f"<Category>{escape(name)}</Category>" for name in names)

@@ -17,11 +17,19 @@ import torch
 from glraster._version import __version__
 from glraster.config import Branch, ModelSpec
 from glraster.errors import OutputError, UsageError
-from glraster.infer.device import Precision, choose_batch, choose_device, choose_precision, describe_device
+from glraster.infer.device import (
+    Precision,
+    choose_batch,
+    choose_device,
+    choose_precision,
+    describe_device,
+    keep_freed_memory,
+)
 from glraster.infer.journal import published
 from glraster.infer.plan import Plan
 from glraster.infer.predict import Predictor, TileForm
 from glraster.model.checkpoint import load, model_id, read_spec
+from glraster.model.fold import FOLD_VERSION, FoldedGLNet
 from glraster.raster.georef import bounds_window
 from glraster.raster.grid import ONE_CONTEXT, STRIDE, WindowGrid, context_axis, round_up, usual_overlap
 from glraster.raster.reader import Scene, Stretch
@@ -100,9 +108,12 @@ class Job:
         return self.options.context_px or self.spec.context_px
 
     def predictor(self) -> Predictor:
+        """Load the model and fold it for the branch and the number format."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
         network, _ = load(self.model_path)
         return Predictor(
-            model=network.to(self.device).eval(),
+            model=FoldedGLNet(network.to(self.device).eval(), self.branch, self.dtype),
             spec=self.spec,
             branch=self.branch,
             tiles=self.plan.tiles,
@@ -131,6 +142,7 @@ class Job:
             "batch": self.batch,
             "device": describe_device(self.device),
             "precision": str(self.dtype).removeprefix("torch."),
+            "arithmetic": FOLD_VERSION,
             "versions": [__version__, torch.__version__, rasterio.__gdal_version__],
         }
 
@@ -157,10 +169,16 @@ def prepared(scene_path: str, output: Path, model_path: Path, options: SegmentOp
             options=chosen,
             branch=branch,
             device=device,
-            batch=choose_batch(chosen.batch, device),
-            dtype=choose_precision(chosen.precision),
+            batch=choose_batch(chosen.batch, device, tiles.tile_px),
+            dtype=_choose_dtype(chosen, device),
             plan=_lay_windows(scene, chosen, spec, tiles),
         )
+
+
+def _choose_dtype(options: SegmentOptions, device: torch.device) -> torch.dtype:
+    if options.merge == "paper" and options.precision == "auto":
+        return torch.float32  # for checking published figures
+    return choose_precision(options.precision, device)
 
 
 def _choose_branch(options: SegmentOptions, spec: ModelSpec) -> Branch:

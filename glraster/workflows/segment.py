@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,11 +25,12 @@ from glraster.infer.plan import Estimate, estimate
 from glraster.model.default import model_path
 from glraster.raster.assemble import Assembly, ScoreArray, best_class, softmax
 from glraster.raster.georef import pixel_area_m2
-from glraster.raster.grid import STRIDE, FloatArray, Window, WorkingGrid
+from glraster.raster.grid import FloatArray, Window, WorkingGrid
 from glraster.raster.opening import gdal_session
 from glraster.raster.parts import PartFolder
-from glraster.raster.writer import CogWriter, RasterForm, staging_folder
+from glraster.raster.writer import CogWriter, RasterForm, check_space, staging_folder
 from glraster.workflows.prepare import Job, SegmentOptions, prepared
+from glraster.workflows.windows import WindowCounts, compute_parts
 
 __all__ = ["ClassArea", "Progress", "SegmentOptions", "SegmentResult", "plan_segment", "segment"]
 
@@ -48,7 +50,11 @@ class ClassArea:
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """What a segmentation made: paths, sizes in pixels, windows by fate, areas, and what it cost."""
+    """What a segmentation made: paths, sizes in pixels, windows by fate, areas, and what it cost.
+
+    `device_wait_share` is the share of `windows_seconds`, the time that the windows took, in which the device waited
+    for reading or writing.
+    """
 
     output: str
     confidence: str | None
@@ -64,6 +70,9 @@ class SegmentResult:
     mpx_per_s: float
     peak_memory_bytes: int
     device: str
+    precision: str
+    device_wait_share: float
+    windows_seconds: float
     model: str
 
     def to_json(self) -> dict[str, Any]:
@@ -110,18 +119,20 @@ def segment(
     """
     started = time.perf_counter()
     with gdal_session(), prepared(os.fspath(scene), Path(output), model_path(model), options) as job:
-        windows = {"done": 0, "skipped": 0, "reused": 0}
         report = progress or (lambda _: None)
+        if job.options.merge == "smooth" and not job.options.resume:
+            parts_bytes = job.plan.parts_bytes(job.spec.architecture.classes)
+            check_space(job.output, parts_bytes, certain=job.scene.all_valid)
         staging = staging_folder(job.output)
         resume, overwrite = job.options.resume, job.options.overwrite
         with Journal(staging, job.fingerprint(), resume=resume, overwrite=overwrite) as journal:
             if job.options.merge == "paper":
-                areas, nodata_pixels = _write(job, journal, _paper_scores(job), report)
-                windows["done"] = 1
+                windows, scores = _paper_scores(job)
+                areas, nodata_pixels = _write(job, journal, scores, report)
             else:
                 parts = PartFolder(journal.folder, job.spec.architecture.classes)
                 with _kept_parts(parts, job):
-                    _compute_parts(job, parts, windows, report)
+                    windows = compute_parts(job, parts, partial(_report_windows, report, job.plan.region.size))
                     assembly = Assembly(job.scene.grid, job.plan.windows, parts)
                     areas, nodata_pixels = _write(job, journal, assembly, report)
             journal.discard()
@@ -140,25 +151,18 @@ def plan_segment(
         return estimate(job.plan, job.spec, job.branch, job.batch, job.device, views)
 
 
-def _paper_scores(job: Job) -> ScoreArray:
+def _paper_scores(job: Job) -> tuple[WindowCounts, ScoreArray]:
+    predictor = job.predictor()
+    started = time.perf_counter()
     image, _ = job.scene.read(job.scene.extent)
-    return ScoreArray(job.predictor().paper_scores(image))
+    began = time.perf_counter()
+    scores = ScoreArray(predictor.paper_scores(image))
+    ended = time.perf_counter()
+    return WindowCounts(done=1, seconds=ended - started, busy_s=ended - began), scores
 
 
-def _compute_parts(job: Job, parts: PartFolder, windows: dict[str, int], report: ProgressCallback) -> None:
-    expected = tuple(side // STRIDE for side in job.plan.window_px)
-    missing = [place for place in job.plan.wanted if parts.shape(*place) not in (expected, (0, 0))]
-    windows["reused"] = len(job.plan.wanted) - len(missing)
-    predictor = job.predictor() if missing else None
-    for count, (row, column) in enumerate(missing, start=1):
-        image, valid = job.scene.read(job.plan.windows.window(row, column))
-        if valid.any() and predictor is not None:
-            parts.write(row, column, predictor.cell_scores(image))
-            windows["done"] += 1
-        else:
-            parts.skip(row, column)
-            windows["skipped"] += 1
-        report(Progress("windows", job.plan.region.size * count // len(missing), job.plan.region.size))
+def _report_windows(report: ProgressCallback, pixels: int, done: int, total: int) -> None:
+    report(Progress("windows", pixels * done // total, pixels))
 
 
 @contextmanager
@@ -256,7 +260,7 @@ def _percent(probability: FloatArray, valid: npt.NDArray[np.bool_]) -> npt.NDArr
 
 
 def _result(
-    job: Job, windows: dict[str, int], areas: tuple[ClassArea, ...], nodata_pixels: int, seconds: float
+    job: Job, windows: WindowCounts, areas: tuple[ClassArea, ...], nodata_pixels: int, seconds: float
 ) -> SegmentResult:
     options, region = job.options, job.plan.region
     return SegmentResult(
@@ -265,14 +269,17 @@ def _result(
         probabilities=None if options.probabilities is None else str(options.probabilities),
         height=region.height,
         width=region.width,
-        windows_done=windows["done"],
-        windows_skipped=windows["skipped"],
-        windows_reused=windows["reused"],
+        windows_done=windows.done,
+        windows_skipped=windows.skipped,
+        windows_reused=windows.reused,
         classes=areas,
         nodata_pixels=nodata_pixels,
         seconds=seconds,
         mpx_per_s=region.size / 1e6 / seconds,
         peak_memory_bytes=process_peak_memory_bytes(),
         device=describe_device(job.device),
+        precision=str(job.dtype).removeprefix("torch."),
+        device_wait_share=windows.wait_share,
+        windows_seconds=windows.seconds,
         model=job.model,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 
 from glraster_cli.main import main
 
@@ -32,6 +33,8 @@ def die_at(moment: str, number: int) -> None:
         left[0] -= 1
         if not left[0]:
             os.kill(os.getpid(), number)
+            if threading.current_thread() is not threading.main_thread():
+                raise KeyboardInterrupt  # the main thread got the signal; here, too, nothing more is to happen
         return method(*arguments)
 
     setattr(owner, name, dying)

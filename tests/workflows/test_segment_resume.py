@@ -32,7 +32,8 @@ def whole(tmp_path_factory, model_file):
 def run_whole(scene: Path, folder: Path, model: Path) -> list[Path]:
     from glraster.workflows.segment import SegmentOptions, segment
 
-    result = segment(scene, folder / "mask.tif", model, SegmentOptions(confidence=folder / "confidence.tif"))
+    options = SegmentOptions(confidence=folder / "confidence.tif", precision="float32")
+    result = segment(scene, folder / "mask.tif", model, options)
     assert result.windows_done == WINDOWS
     return [folder / "mask.tif", folder / "confidence.tif"]
 
@@ -40,7 +41,7 @@ def run_whole(scene: Path, folder: Path, model: Path) -> list[Path]:
 def call(whole: tuple, folder: Path) -> list[str]:
     scene, model, _ = whole
     outputs = ["-o", folder / "mask.tif", "--confidence", folder / "confidence.tif"]
-    return [str(part) for part in ("segment", scene, "-m", model, *outputs)]
+    return [str(part) for part in ("segment", scene, "-m", model, *outputs, "--precision", "float32")]
 
 
 def killed(moment: str, arguments: list[str], signal: str = "SIGKILL") -> subprocess.CompletedProcess:
@@ -148,6 +149,15 @@ def test_rerun_without_resume_is_refused(whole, half_done, run):
 def test_resume_with_another_option_names_it(change, text, whole, half_done, run):
     before = parts_of(half_done)
     refused(run(*call(whole, half_done), "--resume", *change), text, half_done, before)
+
+
+def test_parts_of_another_arithmetic_are_refused(whole, half_done, run):
+    """The same logits computed in another order differ in their last bits: two versions are never mixed."""
+    before, journal = parts_of(half_done), half_done / "mask.tif.parts" / "journal.json"
+    record = json.loads(journal.read_text())
+    record["fingerprint"]["arithmetic"] = 0
+    journal.write_text(json.dumps(record))
+    refused(run(*call(whole, half_done), "--resume"), "arithmetic was 0, is", half_done, before)
 
 
 def test_resume_with_another_model_names_it(whole, half_done, model_file, run):

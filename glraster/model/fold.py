@@ -1,0 +1,239 @@
+"""A trained GLNet in its inference form: the same logits from a quarter of the arithmetic.
+
+From c2..c5 to the logits the network has no non-linearity, so it may be computed in any order. Notation: level i = 0..3
+has h_i x w_i cells in a tile, R resizes, C crops a tile's footprint out of a map of the window, D shrinks into it, `*`
+is a zero-padded convolution. W = width, n = classes; the second term of each sum is the other branch's (`foreign`).
+
+    ps0_i = L_i c_i + R ps0_{i+1} + R C (L'_i g_i)          g: c2..c5 of the guide
+    ps1_i = S1_i * ps0_i + S1'_i * R C (ps0 of the guide)
+    ps2_i = S2_i * ps1_i + S2'_i * R C (ps1 of the guide)
+    votes = E * sum_i [F_i * R ps2_i + F'_i * R R C (ps2 of the guide)]
+
+1. A convolution of concatenated maps is the sum of two. So the aggregation splits into a local and a global half, and
+   of a tile only n channels are kept until the refined branch has run.
+2. L'_i is 1x1 and commutes with C and R: it is applied once to the window's small map.
+3. S * R C m is a sum over taps of shifted, resized products of the small map m (`taps`): the products are made once
+   for a window, a tile takes two small matrix products. So do coarse levels seen by E * F: n channels instead of 4 W.
+4. E * F on its own is one convolution with 49 instead of 25 taps, exact at the border (`taps.shifted_twice`).
+5. At level 0, with 3/4 of all cells, nobody needs ps1 and ps2: E * F * S2 * S1 is one 9x9 convolution from W to n
+   channels, done as 9x1 to 9 n channels and a sum of nine shifts; `border` makes it exact in the outer three cells.
+6. The refined branch sees ps1_0 and ps2_0 only through D, which looks at every fifth cell or so: they are computed
+   there alone, S1 from 3x3 and S2 * S1 from 5x5 taps sampled by D.
+7. BatchNorm is a factor and an offset of the convolution before it, ReLU and sums are fused into it (`lean`).
+
+Multiply-adds of a tile of 508 px with ResNet-50, W = 256, n = 7: backbone 21.3 G; pyramid 12 G instead of 118.7 G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glraster.config import Architecture, Branch
+from glraster.errors import UsageError
+from glraster.model.fold_local import FoldedLocal, fold_local
+from glraster.model.fpn import Shared, resize
+from glraster.model.glnet import GLNet, Pyramid
+from glraster.model.lean import Conv, LeanResNet, lean_conv, parameters, wide_conv
+from glraster.model.resnet import Levels
+from glraster.model.sharing import Collage, Tiling, crop
+from glraster.model.taps import resizing, shifted, spread, tap_products
+from glraster.model.winograd import WinogradConv
+
+FOLD_VERSION = 1
+"""Counts the forms of this arithmetic: another one gives the same logits, but for their last bits."""
+
+
+@dataclass(frozen=True)
+class LeanPyramid:
+    """A branch that sees the thumbnail, as it is but for the last convolutions; `other` as in `FPN.forward`."""
+
+    backbone: LeanResNet
+    lateral: tuple[Conv, ...]
+    smooth1: tuple[Conv | WinogradConv, ...]
+    smooth2: tuple[Conv | WinogradConv, ...]
+
+    @staticmethod
+    def of(pyramid: Pyramid, dtype: torch.dtype) -> LeanPyramid:
+        fpn = pyramid.fpn
+        return LeanPyramid(
+            LeanResNet.of(pyramid.backbone, dtype),
+            tuple(lean_conv(*parameters(layer), dtype) for layer in fpn.lateral),
+            tuple(wide_conv(*parameters(layer), dtype, often=False) for layer in fpn.smooth1),
+            tuple(wide_conv(*parameters(layer), dtype, often=False) for layer in fpn.smooth2),
+        )
+
+    def shared(self, image: Tensor, other: Shared | None = None) -> Shared:
+        """c, ps0, ps1, ps2 of an image (1, bands, h, w)."""
+        c = self.backbone(image)
+        down = [self.lateral[3](_join(c, other, 0, 3))]
+        for i in (2, 1, 0):
+            size = c[i].shape[-2:]
+            beside = resize(down[-1], size)
+            beside = beside.clone() if beside is down[-1] else beside
+            down.append(self.lateral[i](_join(c, other, 0, i), add=beside))
+        ps0: Levels = tuple(reversed(down))
+        ps1: Levels = tuple(conv(_join(ps0, other, 1, i)) for i, conv in enumerate(self.smooth1))
+        return c, ps0, ps1, tuple(conv(_join(ps1, other, 2, i)) for i, conv in enumerate(self.smooth2))
+
+
+@dataclass(frozen=True)
+class Head:
+    """A k x k convolution of four levels, resized to the finest and put side by side, to few channels.
+
+    `finest` convolves level 0, `products` are the taps of the coarser ones; the bias is in `finest`.
+    """
+
+    finest: Conv
+    products: tuple[Conv, ...]
+
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Head:
+        """Split a weight (n, channels of four levels, coarsest first, k, k)."""
+        coarse3, coarse2, coarse1, finest = weight.chunk(4, dim=1)
+        products = (lean_conv(tap_products(w), None, dtype) for w in (coarse1, coarse2, coarse3))
+        return Head(lean_conv(weight=finest, bias=bias, dtype=dtype), tuple(products))
+
+    def __call__(self, levels: Levels) -> Tensor:
+        """(N, C, h_i, w_i) per level to (N, n, h_0, w_0)."""
+        total, size = self.finest(levels[0]), levels[0].shape[-2:]
+        reach = self.finest.padding[0]
+        for conv, level in zip(self.products, levels[1:], strict=True):
+            rows, columns = (
+                shifted(resizing(cells, side), reach).to(level)
+                for cells, side in zip(level.shape[-2:], size, strict=True)
+            )
+            total += spread(conv(level), rows, columns)
+        return total
+
+
+class FoldedGLNet:
+    """A GLNet for inference: `global_logits` and `tile_logits` as those of `GLNet`, in one number format.
+
+    Weights are copies, on the device of the network it was made from. Logits are float32.
+    """
+
+    def __init__(self, model: GLNet, branch: Branch, dtype: torch.dtype = torch.float32) -> None:
+        """Fold a network for one branch: what the others need is left out.
+
+        Args:
+            model: in eval mode; it is not changed and may be dropped afterwards.
+            branch: whose logits will be asked for.
+            dtype: number format of convolutions.
+
+        Raises:
+            UsageError: where the model lacks the branch.
+        """
+        if branch != "global" and model.local is None:
+            raise UsageError("this model has a global branch only: ask for the global branch's logits")
+        self.arch: Architecture = model.arch
+        self.branch, self.dtype = branch, dtype
+        with torch.inference_mode():
+            self._guide = LeanPyramid.of(model.guide, dtype)
+            self._guide_head = None
+            self._local: FoldedLocal | None = None
+            self._refined: LeanPyramid | None = None
+            self._context: Head | None = None
+            if branch == "global":
+                classify = model.guide.fpn.classify
+                self._guide_head = Head.of(classify.weight, classify.bias, dtype)
+            else:
+                self._fold_tiles(model, branch)
+
+    def _fold_tiles(self, model: GLNet, branch: Branch) -> None:
+        local, aggregate = model.local, model.aggregate
+        assert local is not None
+        assert aggregate is not None
+        if branch == "local":
+            self._local = fold_local(local, local.fpn.classify.weight, local.fpn.classify.bias, False, self.dtype)
+            return
+        from_tile, from_window = aggregate.weight.chunk(2, dim=1)
+        self._local = fold_local(local, from_tile, aggregate.bias, model.refined is not None, self.dtype)
+        products = tap_products(from_window)
+        if model.refined is None:
+            self._context = Head.of(products, None, self.dtype)
+            return
+        fuse = model.refined.fpn.fuse
+        assert fuse is not None
+        assert fuse.bias is not None
+        self._refined = LeanPyramid.of(model.refined, self.dtype)
+        weight = torch.einsum("nm,mcyx->ncyx", products[:, :, 0, 0], fuse.weight)
+        self._context = Head.of(weight, products[:, :, 0, 0] @ fuse.bias, self.dtype)
+
+    @torch.inference_mode()
+    def global_logits(self, thumbnail: Tensor) -> Tensor:
+        """Class the thumbnail (1, bands, h, w) with the guide alone: (1, classes, h/4, w/4), sizes rounded up."""
+        assert self._guide_head is not None
+        return self._guide_head(self._guide.shared(self._enter(thumbnail))[3]).float()
+
+    def tile_logits(
+        self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling, branch: Branch | None = None
+    ) -> Iterator[Tensor]:
+        """Class the tiles of one context window; see `GLNet.tile_logits`.
+
+        Raises:
+            UsageError: where the network was folded for another branch.
+            ValueError: while iterating, where the tiles do not fit the tiling.
+        """
+        if self._local is None or (branch or self.branch) != self.branch:
+            raise UsageError(f"the network was folded for the {self.branch} branch; fold it anew for {branch!r}")
+        return self._tile_logits(thumbnail, tiles, tiling)
+
+    @torch.inference_mode()
+    def _tile_logits(self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
+        assert self._local is not None
+        seen = self._enter(thumbnail)
+        guide = self._guide.shared(seen)
+        sharing = self._local.share(guide, tiling)
+        if self._refined is not None and self._context is not None:
+            collage, votes = Collage(tiling, guide), []
+            del guide
+            for first, batch in self._batches(tiles, tiling):
+                done = self._local(batch, sharing, first)
+                collage.add(done.shared, first)
+                votes.append(done.votes)
+                del done  # the next batch is computed before the name is bound again
+            del sharing
+            merged = collage.merged()
+            refined = self._refined.shared(seen, merged)
+            products = self._context(tuple(_join(refined[3], merged, 3, i) for i in range(4)))
+            del collage, merged, refined
+            first = 0
+            for batch_votes in votes:
+                yield self._with_context(batch_votes, products, tiling, first)
+                first += batch_votes.shape[0]
+            return
+        context = None if self._context is None else self._context(guide[3])
+        for first, batch in self._batches(tiles, tiling):
+            logits = self._local(batch, sharing, first).votes
+            yield logits if context is None else self._with_context(logits, context, tiling, first)
+
+    def _with_context(self, votes: Tensor, context: Tensor, tiling: Tiling, first: int) -> Tensor:
+        """Add the global half of the aggregation, of which `context` (1, 9 n, H, W) are the products."""
+        footprints = crop(context, tiling, first, votes.shape[0])
+        rows, columns = (
+            shifted(resizing(cells, side), 1).to(footprints)
+            for cells, side in zip(footprints.shape[-2:], votes.shape[-2:], strict=True)
+        )
+        return votes + spread(footprints, rows, columns).float()
+
+    def _batches(self, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[tuple[int, Tensor]]:
+        done = 0
+        for batch in tiles:
+            first, done = done, done + batch.shape[0]
+            if done > len(tiling) or tuple(batch.shape[-2:]) != (tiling.tile_height, tiling.tile_width):
+                raise ValueError(f"tiles {first} to {done - 1}, {tuple(batch.shape)}, do not fit {tiling}")
+            yield first, self._enter(batch)
+        if done != len(tiling):
+            raise ValueError(f"got {done} tiles of {len(tiling)}")
+
+    def _enter(self, image: Tensor) -> Tensor:
+        return image.to(self.dtype, memory_format=torch.channels_last)
+
+
+def _join(levels: Levels, other: Shared | None, depth: int, i: int) -> Tensor:
+    """Put the other branch's map, of the same size, behind one's own."""
+    return levels[i] if other is None else torch.cat([levels[i], other[depth][i]], dim=1)

@@ -1,0 +1,144 @@
+"""The maps ps1 and ps2 of level 0 computed only where the merge into the window looks: point 6 of `fold`.
+
+Shrinking a tile's map into its footprint bilinearly, without antialiasing, reads two rows and two columns for every
+cell. Shrinking commutes with mixing channels, so a convolution shrunk is a sum over taps of shifted maps shrunk, mixed:
+every cell reads 5 x 5 bilinear samples of ps0, of which 3 x 3 make ps1 and all make ps2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from glraster.model.lean import Conv, lean_conv
+from glraster.model.taps import resizing, shifted, spread
+
+SPARSE = 3
+"""Samples pay where the footprint has at most a third of the tile's cells along each axis."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a tile map at k x k taps around the places that D reads, k = 2 reach + 1.
+
+    `cells` and `shares` (k r k s, 4): the four neighbours of every sample in the flattened map and their weights, in
+    the order row, row tap, column, column tap. `rows`, `columns`: tap matrices of the same samples in a footprint that
+    was resized to the tile.
+    """
+
+    cells: Tensor
+    shares: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    @staticmethod
+    def lay(size: tuple[int, int], shrinking: list[Tensor], reach: int) -> Samples:
+        """Lay them out for a map of `size` and the matrices of D for rows and columns."""
+        rows, row_shares = _neighbours(shrinking[0], reach)
+        columns, column_shares = _neighbours(shrinking[1], reach)
+        cells = rows[:, None, :, None] * size[1] + columns[None, :, None, :]
+        shares = row_shares[:, None, :, None] * column_shares[None, :, None, :]
+        through = [
+            torch.einsum("iy,ytc->itc", d, shifted(resizing(d.shape[0], d.shape[1]), reach)).flatten(0, 1)[:, None]
+            for d in shrinking
+        ]
+        return Samples(cells.reshape(-1, 4), shares.reshape(-1, 4), *through)
+
+    def of_tile(self, maps: Tensor) -> Tensor:
+        """Sample channels-last maps (B, C, h, w): (B, C, k r, k s)."""
+        b, c, h, w = maps.shape
+        table = maps.permute(0, 2, 3, 1).reshape(b * h * w, c)
+        first = torch.arange(b, device=maps.device)[:, None, None] * (h * w)
+        shares = self.shares.to(table).repeat(b, 1)
+        cells = (self.cells.to(maps.device) + first).reshape(-1, 4)
+        found = F.embedding_bag(cells, table, mode="sum", per_sample_weights=shares)
+        return found.view(b, self.rows.shape[0], self.columns.shape[0], c).permute(0, 3, 1, 2)
+
+    def of_footprint(self, maps: Tensor) -> Tensor:
+        """Sample footprints (B, C, r, s) as if they had been resized to the tile: (B, C, k r, k s)."""
+        return spread(maps, self.rows.to(maps), self.columns.to(maps))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where D reads a tile's finest map: samples at 3 x 3 and 5 x 5 taps."""
+
+    three: Samples
+    five: Samples
+
+
+def sample_places(size: tuple[int, int], footprint: tuple[int, int]) -> Places | None:
+    """Lay out the samples of a tile map (h, w) for a footprint (r, s).
+
+    None where they do not pay, or reach cells where the padding between S1 and S2 shows.
+    """
+    shrinking = [resizing(side, cells) for side, cells in zip(size, footprint, strict=True)]
+    if any(SPARSE * d.shape[0] > d.shape[1] or bool(d[:, 0].any() or d[:, -1].any()) for d in shrinking):
+        return None
+    return Places(Samples.lay(size, shrinking, 1), Samples.lay(size, shrinking, 2))
+
+
+def _neighbours(shrinking: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """Per cell and tap, two neighbours on the long axis and their weights, zero beyond its ends: (k r, 2)."""
+    length = shrinking.shape[1]
+    first = (shrinking > 0).int().argmax(dim=1)
+    pair = torch.stack([first, (first + 1).clamp(max=length - 1)], dim=1)
+    share = shrinking.gather(1, pair)
+    places = pair[:, None, :] + torch.arange(-reach, reach + 1)[None, :, None]
+    shares = share[:, None, :] * ((places >= 0) & (places < length))
+    return places.clamp(0, length - 1).reshape(-1, 2), shares.reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """S1 and S2 * S1 on samples, each a pair for the tile's own ps0 and the guide's; S2 on those of the guide's ps1."""
+
+    smooth1: tuple[Conv, Conv]
+    smooth2: tuple[Conv, Conv]
+    foreign2: Conv
+
+    def __call__(self, ps0: Tensor, foreign: tuple[Tensor, Tensor], places: Places) -> tuple[Tensor, Tensor]:
+        """Compute ps1 and ps2 at the footprint's cells.
+
+        Args:
+            ps0: (B, W, h, w), channels-last.
+            foreign: footprints cut out of the guide's ps0 and ps1, (B, W, r, s).
+            places: of these sizes.
+
+        Returns:
+            (B, W, r, s) and (B, W/2, r, s).
+        """
+        three, five = places.three, places.five
+        ps1 = self.smooth1[0](three.of_tile(ps0))
+        ps1 = self.smooth1[1](three.of_footprint(foreign[0]), add=ps1)
+        ps2 = self.smooth2[0](five.of_tile(ps0))
+        ps2 = self.smooth2[1](five.of_footprint(foreign[0]), add=ps2)
+        return ps1, self.foreign2(three.of_footprint(foreign[1]), add=ps2)
+
+
+def fold_sampler(smooth1: tuple[Tensor, Tensor], smooth2: tuple[Tensor, Tensor], dtype: torch.dtype) -> Sampler:
+    """Compose the sampler's kernels.
+
+    Args:
+        smooth1, smooth2: weight (outputs, [own, foreign] inputs, 3, 3) and bias of S1 and S2 of level 0.
+        dtype: number format.
+    """
+    (weight1, bias1), (weight2, bias2) = smooth1, smooth2
+    own2, foreign2 = weight2.chunk(2, dim=1)
+    twice = F.conv_transpose2d(own2.double(), weight1.double()).float()
+    bias = bias2 + own2.sum((2, 3)) @ bias1
+    return Sampler(_pair(weight1, bias1, dtype), _pair(twice, bias, dtype), _strided(foreign2, None, dtype))
+
+
+def _pair(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Conv, Conv]:
+    own, foreign = weight.chunk(2, dim=1)
+    return _strided(own, bias, dtype), _strided(foreign, None, dtype)
+
+
+def _strided(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Conv:
+    """A convolution of samples: every block of k x k samples makes one cell."""
+    conv = lean_conv(weight, bias, dtype)
+    return Conv(conv.weight, conv.bias, weight.shape[2])

@@ -1,0 +1,124 @@
+"""Scenes behind HTTP or in object stores: GDAL's settings, what may be told of their names, what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+
+import rasterio
+from rasterio.env import getenv, hasenv
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterioWindow
+
+REMOTE_SETTINGS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
+    "VSI_CACHE": "TRUE",
+    "VSI_CACHE_SIZE": "16777216",
+}
+"""GDAL's settings for a remote scene: no look at neighbouring files, joined ranges, four retries with growing pauses
+(0.5 s, doubled each time), and an end after 30 s in which hardly anything arrives."""
+
+_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs)\b|^(?!file:|zip:|tar:|gzip:)[a-z][a-z0-9+]+://", re.I)
+_HTTP = re.compile(r"^(?:/vsicurl/)?(https?://\S+)$", re.I)
+_ACCOUNT = re.compile(r"(://)[^/\s@'\"]+@")
+_QUERY = re.compile(r"(\w://[^\s?'\"]*\?|/vsi\w+[^\s?'\"]*\?)[^\s'\",;)]+")
+_VALIDATORS = ("ETag", "Content-Length", "Last-Modified")
+_ADVICE = (
+    (
+        r"\b40[13]\b|Access.?Denied|credentials|_ACCESS_KEY|SignatureDoesNotMatch",
+        "its server refuses access; check the credentials",
+    ),
+    (r"\b404\b|NoSuch|does not exist", "its server knows no such file; check the address"),
+    (r"\b(429|5\d\d)\b", "its server fails; try again later"),
+    (r"connect|resolve|time|slow|curl", "its server does not answer; check the address and the network"),
+)
+"""Patterns of what GDAL says of the network, and what to do."""
+
+
+def is_remote(name: str) -> bool:
+    """Whether GDAL fetches a name over the network: `https://...`, `s3://...`, `/vsicurl/...`, `/vsis3/...`."""
+    return _REMOTE.search(name) is not None
+
+
+def telling(text: str) -> str:
+    """A name or a message without what must not be told: accounts, and queries, which can hold signatures."""
+    return _QUERY.sub(r"\1...", _ACCOUNT.sub(r"\1...@", text))
+
+
+def advice(reason: str) -> str:
+    """What to do about GDAL's reason why a remote scene cannot be read; empty where it says nothing of the network."""
+    return next((told for pattern, told in _ADVICE if re.search(pattern, reason, re.I)), "")
+
+
+@contextmanager
+def remote_settings(name: str) -> Iterator[None]:
+    """GDAL with `REMOTE_SETTINGS` where a name is remote; what the user set, in the environment or in GDAL, stays."""
+    if not is_remote(name):
+        yield
+        return
+    known = getenv() if hasenv() else {}
+    wanted = {key: value for key, value in REMOTE_SETTINGS.items() if key not in os.environ and key not in known}
+    with rasterio.Env(**wanted):
+        yield
+
+
+def remote_state(name: str, dataset: DatasetReader) -> dict[str, object]:
+    """What tells a remote scene from a changed one: what its server says of the file, and a digest of nine blocks.
+
+    Over HTTP that is ETag, length and date. The digest has the pixels of nine blocks spread over the scene and, in a
+    TIFF, their places in the file, which move when a block before them is written anew. It works for every protocol.
+    """
+    match = _HTTP.match(name)
+    return {**(_validators(match[1]) if match else {}), "blocks": _blocks_digest(dataset)}
+
+
+def _validators(url: str, tries: int = 3) -> dict[str, object]:
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "glraster"})
+    for attempt in range(tries):
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return {key: answer.headers[key] for key in _VALIDATORS if answer.headers[key]}
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return {}
+        except (OSError, ValueError, HTTPException):
+            pass
+        if attempt + 1 < tries:
+            time.sleep(0.5 * 2**attempt)
+    return {}
+
+
+def _blocks_digest(dataset: DatasetReader) -> str:
+    height, width = dataset.block_shapes[0]
+    rows, columns = -(-dataset.height // height), -(-dataset.width // width)
+    digest = hashlib.sha256()
+    for row in sorted({0, rows // 2, rows - 1}):
+        for column in sorted({0, columns // 2, columns - 1}):
+            for what in ("OFFSET", "SIZE"):
+                place = dataset.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1)
+                digest.update(str(place).encode())
+            try:
+                digest.update(dataset.read(1, window=_corner(dataset, row * height, column * width)).tobytes())
+            except RasterioError:
+                digest.update(b"unreadable")
+    return digest.hexdigest()[:16]
+
+
+def _corner(dataset: DatasetReader, top: int, left: int, side: int = 256) -> RasterioWindow:
+    return RasterioWindow(left, top, min(side, dataset.width - left), min(side, dataset.height - top))

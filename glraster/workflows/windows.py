@@ -1,0 +1,113 @@
+"""Compute the parts of a map: windows are read ahead and parts written behind while the device computes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+
+from glraster.infer.backoff import with_back_off
+from glraster.infer.predict import Predictor
+from glraster.infer.stream import read_ahead, write_behind
+from glraster.raster.grid import STRIDE, FloatArray
+from glraster.raster.opening import gdal_session
+from glraster.raster.parts import PartFolder
+from glraster.workflows.prepare import Job
+
+log = logging.getLogger(__name__)
+
+Place = tuple[int, int]
+Image = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class WindowCounts:
+    """Windows by fate, and how long the device worked: `busy_s` of `seconds` from the first read to the last write."""
+
+    done: int = 0
+    skipped: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    busy_s: float = 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """The share of the time that the device waited; 0 where it had nothing to do."""
+        return max(0.0, 1 - self.busy_s / self.seconds) if self.done else 0.0
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A window as it was read; without pixels where none is valid."""
+
+    place: Place
+    image: Image | None
+    small: Image | None
+
+
+def compute_parts(job: Job, parts: PartFolder, report: Callable[[int, int], None]) -> WindowCounts:
+    """Compute every part that is missing.
+
+    Args:
+        job: what is to be computed.
+        parts: where parts are, and go.
+        report: called after every window with the number of windows done so far and the number of all missing ones.
+
+    Returns:
+        How many windows were computed, skipped and found done.
+
+    Memory: the network, three windows (one computed, one read, one part written).
+    """
+    expected = tuple(side // STRIDE for side in job.plan.window_px)
+    missing = [place for place in job.plan.wanted if parts.shape(*place) not in (expected, (0, 0))]
+    counts = WindowCounts(reused=len(job.plan.wanted) - len(missing))
+    if not missing:
+        return counts
+    predictor = job.predictor()
+    started, busy = time.perf_counter(), 0.0
+
+    def write(item: tuple[Place, FloatArray | None]) -> None:
+        place, scores = item
+        if scores is None:
+            parts.skip(*place)
+        else:
+            parts.write(*place, scores)
+
+    with read_ahead(_windows(job, predictor, missing)) as windows, write_behind(write) as put:
+        for seen in windows:
+            scores = None
+            if seen.image is None:
+                counts = replace(counts, skipped=counts.skipped + 1)
+            else:
+                began = time.perf_counter()
+                scores, predictor = _scores(job, predictor, seen.image, seen.small)
+                busy += time.perf_counter() - began
+                counts = replace(counts, done=counts.done + 1)
+            put((seen.place, scores))
+            del seen, scores  # not held while the next window is waited for
+            report(counts.done + counts.skipped, len(missing))
+    counts = replace(counts, seconds=time.perf_counter() - started, busy_s=busy)
+    log.info("%s waited %.1f %% of %.1f s", job.device, 100 * counts.wait_share, counts.seconds)
+    return counts
+
+
+def _windows(job: Job, predictor: Predictor, places: list[Place]) -> Iterator[_Seen]:
+    """Read windows and shrink them to their thumbnails: what can be done without the device."""
+    with gdal_session():  # GDAL's settings are those of a thread
+        for place in places:
+            image, valid = job.scene.read(job.plan.windows.window(*place))
+            if valid.any():
+                yield _Seen(place, image, predictor.thumbnail(image))
+            else:
+                yield _Seen(place, None, None)
+            del image, valid
+
+
+def _scores(job: Job, predictor: Predictor, image: Image, small: Image | None) -> tuple[FloatArray, Predictor]:
+    if job.options.batch is not None:  # what was asked for, or an error that says so
+        return predictor.cell_scores(image, small), predictor
+    return with_back_off(predictor, lambda current: current.cell_scores(image, small))
