@@ -19,7 +19,7 @@ VERBS = {
     "report": "Write a page that shows a map or a training.",
     "preview": "Draw a map with its legend.",
     "train": "Train a model on a catalog of labelled scenes.",
-    "model": "Import and inspect model files.",
+    "model": "Import, inspect and export model files.",
     "catalog": "Make and check catalogs of training data.",
 }
 MODULES = {"report": "report_page"}

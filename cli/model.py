@@ -1,4 +1,4 @@
-"""`glraster model import` and `glraster model info`."""
+"""`glraster model import`, `info`, `describe` and `export`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _checkpoint: dict[str, Any] = {"type": click.Path(dir_okay=False, path_type=Path
 
 @click.group("model")
 def command() -> None:
-    """Import and inspect model files."""
+    """Import, inspect and export model files."""
 
 
 @command.command("import")
@@ -53,6 +53,40 @@ def info_command(file: Path, as_json: bool) -> None:
     click.echo(json.dumps(info) if as_json else _info_text(info))
 
 
+@command.command("describe")
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to write.")
+@options.overwrite
+def describe_command(model: str, output: Path | None, overwrite: bool) -> None:
+    """Describe MODEL, a file or "default", as a STAC item with the Machine Learning Model extension.
+
+    Without --output the item is printed.
+    """
+    from glraster.workflows.describe import describe_model
+
+    item = describe_model(model, output, overwrite=overwrite)
+    click.echo(json.dumps(item, indent=2) if output is None else f"{output}: STAC item {item['id']}")
+
+
+@command.command("export")
+@click.argument("model", metavar="MODEL")
+@options.output
+@click.option("--tile", "tile_px", type=int, metavar="PX", help="Side of the ONNX input; the model's tile by default.")
+@options.overwrite
+@options.json_output
+def export_command(model: str, output: str, tile_px: int | None, overwrite: bool, as_json: bool) -> None:
+    """Write MODEL, a file or "default", as ONNX with one input: an image tile.
+
+    The QGIS plugin Deepness reads its metadata. Needs the extra: pip install 'glraster[onnx]'.
+    """
+    from glraster.workflows.export import export_model
+
+    result = export_model(model, Path(output), tile_px=tile_px, overwrite=overwrite)
+    size = f"tiles of {result.tile_px} px, {result.bytes / 2**20:.1f} MiB"
+    told = f"{output}: {size}, probabilities within {result.deviation:.1g} of torch's"
+    click.echo(json.dumps(result.to_json()) if as_json else told)
+
+
 def _info_text(info: dict[str, Any]) -> str:
     architecture = info.pop("architecture")
     lines = [f"{key:<14}{value}" for key, value in {**architecture, "classes": ""}.items() if key != "classes"]
@@ -61,4 +95,9 @@ def _info_text(info: dict[str, Any]) -> str:
     lines += [f"  {c['id']:>3}  #{bytes(c['color']).hex()}  {c['name']}" for c in info["classes"]]
     lines.append("provenance")
     lines += [f"  {key}: {value}" for key, value in info["provenance"].items()]
-    return "\n".join(lines)
+    return "\n".join(map(_printable, lines))
+
+
+def _printable(text: str) -> str:
+    """What a stranger wrote into a file must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from typing import Any
 
 import click
@@ -35,10 +33,8 @@ def command(run_or_mask: str, output: str, as_json: bool, quiet: bool, **chosen:
     from glraster.workflows.report import ReportOptions, TruthOptions, write_report
 
     told = {name: chosen.pop(name) for name in options.TRUTH_NAMES}
-    words = ["glraster", *sys.argv[1:]]
-    result = write_report(
-        run_or_mask, output, ReportOptions(meaning=TruthOptions(**told), command=shlex.join(words), **chosen)
-    )
+    settings = ReportOptions(meaning=TruthOptions(**told), command=options.command_line(), **chosen)
+    result = write_report(run_or_mask, output, settings)
     if as_json:
         click.echo(json.dumps(asdict(result)))
     elif not quiet:

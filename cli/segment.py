@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from . import options, report
+from .extras import Extras
 
 
 def _gsd(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:  # noqa: ARG001
@@ -75,6 +76,10 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
 )
 @click.option("--confidence", **_file, help="Also write the best class's probability (%).")
 @click.option("--probabilities", **_file, help="Also write every class's probability (%).")
+@click.option("--vectorize", "polygons", **_file, help="Also write the map as polygons, as 'glraster vectorize' does.")
+@click.option("--report", "page", **_file, help="Also write a page that shows the map, as 'glraster report' does.")
+@click.option("--qml", is_flag=True, help="Also write a QGIS style beside the mask, *.qml.")
+@click.option("--stac", is_flag=True, help="Also write a STAC item beside the mask, *.stac.json.")
 @options.creation_options
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @options.overwrite
@@ -83,7 +88,17 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
 @options.verbose
 @options.quiet
 def command(
-    scene: str, output: str, model: str | None, dry_run: bool, as_json: bool, quiet: bool, **settings: Any
+    scene: str,
+    output: str,
+    model: str | None,
+    polygons: Path | None,
+    page: Path | None,
+    qml: bool,
+    stac: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Map the land cover of SCENE, anything GDAL opens.
 
@@ -99,6 +114,9 @@ def command(
         estimate = plan_segment(scene, output, model, chosen)
         click.echo(json.dumps(estimate.to_json()) if as_json else report.estimate_text(estimate))
         return
+    extras = Extras(polygons, page, qml, stac)
+    extras.check(scene, output, model, chosen)
     with report.progress_bar(quiet) as progress:
-        result = segment(scene, output, model, chosen, progress)
-    click.echo(json.dumps(result.to_json()) if as_json else report.segment_text(result))
+        result = segment(scene, output, model, extras.settings(chosen), progress)
+    told, text = extras.write(scene, output, model, chosen)
+    click.echo(json.dumps(result.to_json() | told) if as_json else report.segment_text(result) + text)

@@ -65,9 +65,11 @@ def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None)
 def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **chosen: Any) -> None:
     """Train a model on the scenes of CATALOG.
 
-    The best model on the val split is FOLDER/model.safetensors, ready for `glraster segment`. torchrun divides every
+    The best model on the val split is FOLDER/model.safetensors, ready for `glraster segment`; FOLDER/report.html shows
+    how it went. torchrun divides every
     batch among several processes: torchrun --nproc-per-node 2 -m glraster_cli train ...
     """
+    from glraster.workflows.report import ReportOptions, write_report
     from glraster.workflows.train import TrainOptions, train
 
     from .train_progress import training_progress
@@ -78,4 +80,6 @@ def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **chosen: A
     with training_progress(quiet or not speaks) as progress:
         result = train(catalog, output, TrainOptions(**chosen), progress)
     if speaks:
+        page = ReportOptions(command=options.command_line(), overwrite=True)
+        write_report(output, output / "report.html", page)
         click.echo(json.dumps(result.to_json()) if as_json else report.train_text(result))

@@ -33,7 +33,7 @@ from glraster.workflows.provenance import map_provenance
 from glraster.workflows.run_report import training_page
 from glraster.workflows.truth import TruthOptions, as_truth_error, opened_truth, own_classes
 
-__all__ = ["ReportOptions", "Tolerance", "TruthOptions", "write_report"]
+__all__ = ["ReportOptions", "Tolerance", "TruthOptions", "check_report", "write_report"]
 
 _SIDE_PX, _TILE_SIDE_PX = 1800, 256
 _TILES = 6
@@ -86,7 +86,7 @@ def write_report(
     Memory does not depend on the size of the map: pictures are shrunk while they are read.
     """
     chosen, target = options or ReportOptions(), Path(output)
-    _check_output(target, subject, chosen)
+    check_report(target, subject, chosen)
     with gdal_session():
         if Path(subject).is_dir():
             _refuse_map_options(chosen)
@@ -111,7 +111,12 @@ def _refuse_map_options(options: ReportOptions) -> None:
             raise UsageError(f"--{name} is for a map; the report of a training takes none")
 
 
-def _check_output(target: Path, subject: str | os.PathLike[str], options: ReportOptions) -> None:
+def check_report(target: Path, subject: str | os.PathLike[str], options: ReportOptions) -> None:
+    """Tell what would stop a report from being written, before there is anything to report.
+
+    Raises:
+        OutputError, UsageError: with what to do.
+    """
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; give a file name")
     if not target.absolute().parent.is_dir():

@@ -1,0 +1,1 @@
+"""What other programs read: STAC items, QGIS styles, and models as ONNX."""

@@ -1,0 +1,153 @@
+"""The description of a model as a STAC item with the Machine Learning Model extension, version 1.4."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from glraster._version import __version__
+from glraster.config import ModelSpec
+from glraster.interchange.stac import CLASSIFICATION, STAC_VERSION, classification, relative_href
+from glraster.model.checkpoint import file_sha256, parameter_count
+
+MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+
+_SHA256_MULTIHASH = "1220"
+_PAPER = "https://arxiv.org/abs/1905.06368"
+
+
+def model_item(file: Path, spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    """Describe a model for catalogs of models.
+
+    Args:
+        file: the model file.
+        spec: what it says of itself.
+        folder: where the item will lie; it names the file relative to it.
+
+    Returns:
+        A STAC item as JSON values. It has no geometry: a model file does not tell where its training data lie.
+
+    Raises:
+        ModelError: where the file cannot be read.
+    """
+    sha256 = file_sha256(file)
+    name = f"glraster-{sha256[:12]}"
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [MLM, CLASSIFICATION, FILE],
+        "id": name,
+        "geometry": None,
+        "properties": {
+            "title": f"GLNet for {', '.join(c.name for c in spec.classes)}",
+            "datetime": _date(spec.provenance, file),
+            **_licence(spec.provenance),
+            "mlm:name": name,
+            "mlm:architecture": "GLNet",
+            "mlm:tasks": ["semantic-segmentation"],
+            "mlm:framework": "PyTorch",
+            "mlm:total_parameters": parameter_count(file),
+            "mlm:accelerator": None,
+            "mlm:input": [_input(spec)],
+            "mlm:output": [_output(spec)],
+            "mlm:hyperparameters": _hyperparameters(spec),
+            "bands": [{"name": band} for band in _bands(spec)],
+            **({"gsd": spec.gsd_m} if spec.gsd_m else {}),
+            **{f"glraster:{key}": value for key, value in sorted(_finite(spec.provenance).items())},
+        },
+        "links": [{"rel": "cite-as", "href": _PAPER, "title": "Collaborative Global-Local Networks, CVPR 2019"}],
+        "assets": {
+            "model": {
+                "href": relative_href(file, folder),
+                "type": "application/vnd.safetensors",
+                "title": "Weights and description, for 'glraster segment --model'",
+                "roles": ["mlm:model", "mlm:weights", "data"],
+                "mlm:artifact_type": "safetensors",
+                # STAC 1.1 has bands in the properties only where an asset has them too
+                "bands": [{"name": band} for band in _bands(spec)],
+                "file:size": file.stat().st_size,
+                "file:checksum": _SHA256_MULTIHASH + sha256,
+            }
+        },
+    }
+
+
+def _input(spec: ModelSpec) -> dict[str, Any]:
+    """One tile in full resolution; the thumbnail of its surroundings is made from the same pixels."""
+    bands = spec.architecture.bands
+    mean, std = (values * bands if len(values) == 1 else values for values in (spec.mean, spec.std))
+    scaling = [
+        {"type": "z-score", "mean": m * spec.scale, "stddev": s * spec.scale} for m, s in zip(mean, std, strict=True)
+    ]
+    return {
+        "name": "tile",
+        "description": f"A tile in full resolution, and its surroundings of {spec.context_px} px downsampled to "
+        f"{spec.thumbnail_px} px, both with the same scaling",
+        "bands": _bands(spec),
+        "input": {
+            "shape": [-1, bands, spec.tile_px, spec.tile_px],
+            "dim_order": ["batch", "bands", "height", "width"],
+            "data_type": spec.dtype,
+        },
+        "value_scaling": scaling,
+        "resize_type": None,
+    }
+
+
+def _output(spec: ModelSpec) -> dict[str, Any]:
+    cells = -(-spec.tile_px // 4)
+    return {
+        "name": "logits",
+        "description": "Scores of the classes for every 4 x 4 pixels",
+        "tasks": ["semantic-segmentation"],
+        "result": {
+            "shape": [-1, spec.architecture.classes, cells, cells],
+            "dim_order": ["batch", "class", "height", "width"],
+            "data_type": "float32",
+        },
+        "classification:classes": classification(spec.classes),
+        "post_processing_function": None,
+    }
+
+
+def _hyperparameters(spec: ModelSpec) -> dict[str, Any]:
+    architecture = asdict(spec.architecture)
+    sizes = {"context_px": spec.context_px, "tile_px": spec.tile_px, "thumbnail_px": spec.thumbnail_px}
+    return {**architecture, **sizes, "glraster_version": __version__}
+
+
+def _bands(spec: ModelSpec) -> list[str]:
+    """Names by position: a model file tells how many bands it sees, not what they are."""
+    return [f"band-{i}" for i in range(1, spec.architecture.bands + 1)]
+
+
+def _date(provenance: Mapping[str, object], file: Path) -> str:
+    """When the model was made: as it says itself, or the time of its file."""
+    try:
+        made = datetime.fromisoformat(str(provenance.get("date")))
+    except ValueError:
+        made = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    made = made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)
+    return made.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _licence(provenance: Mapping[str, object]) -> dict[str, Any]:
+    """STAC's licence is an SPDX identifier or "other"; the model's own words stay with its provenance."""
+    told = str(provenance.get("licence") or "")
+    first = told.split(" ")[0].rstrip(",;")
+    known = first in ("MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0")
+    return {"license": first if known else "other"} if told else {}
+
+
+def _finite(value: Any) -> Any:
+    """Without the numbers that JSON lacks."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
