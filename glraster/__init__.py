@@ -9,12 +9,22 @@ from glraster._version import __version__
 
 if TYPE_CHECKING:
     from glraster.workflows.segment import SegmentOptions, SegmentResult, segment
+    from glraster.workflows.vectorize import VectorizeOptions, VectorizeResult, vectorize
 
-__all__ = ["SegmentOptions", "SegmentResult", "__version__", "segment"]
+__all__ = [
+    "SegmentOptions",
+    "SegmentResult",
+    "VectorizeOptions",
+    "VectorizeResult",
+    "__version__",
+    "segment",
+    "vectorize",
+]
 
 
 def __getattr__(name: str) -> Any:
     # torch and rasterio take seconds to import: only a call that needs them pays.
     if name in __all__:
-        return getattr(import_module("glraster.workflows.segment"), name)
+        verb = "vectorize" if "vectorize" in name.lower() else "segment"
+        return getattr(import_module(f"glraster.workflows.{verb}"), name)
     raise AttributeError(f"module 'glraster' has no attribute {name!r}")

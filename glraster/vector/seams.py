@@ -1,0 +1,103 @@
+"""Simplify the borders in a strip around the seam of two bands, with the vertices on the seam free."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from glraster.vector.compiled import compiled
+from glraster.vector.simplify import BoolArray, Simplification, arc_links, chains, cut_corners, round_levels
+from glraster.vector.trace import NONE, Int32Array
+
+STRIP_PX = 96
+"""Rows on either side of a seam whose vertices are free again."""
+
+
+class SeamArcs(NamedTuple):
+    """The arcs of two bands: where their vertices begin, how many there are, whether an arc is closed, and whether it
+    may change (`inner`): it lies between two classes, and neither of its faces has been given out. `begins_passed` and
+    `ends_passed` tell arcs whose first or last vertex is none any more: a seam that was mended before.
+    """
+
+    start: npt.NDArray[np.int64]
+    length: Int32Array
+    closed: BoolArray
+    inner: BoolArray
+    begins_passed: BoolArray
+    ends_passed: BoolArray
+
+
+def mend(
+    vertices: tuple[Int32Array, Int32Array, npt.NDArray[np.uint8]],
+    arcs: SeamArcs,
+    halves: Int32Array,
+    rows: tuple[int, int, int],
+    how: Simplification,
+) -> tuple[BoolArray, BoolArray]:
+    """Cut corners in the strip; levels of rounding are written to the vertices.
+
+    Args:
+        vertices: column, row and level of the arcs' vertices.
+        halves: (n, 2) half-edges that leave the borders' crossings with the seam, upwards and otherwise.
+        rows: first row of the upper band, of the lower one, and the row below it.
+
+    Returns:
+        Which vertices are kept (the ends of arcs are), and which of the n crossings are no corner any more.
+    """
+    x, y, level = vertices
+    top, seam, bottom = rows
+    strip = (max(top, seam - STRIP_PX), min(bottom, seam + STRIP_PX))
+    one, two = arc_links(arcs.start, arcs.length, arcs.closed)
+    ends = _ends(arcs)
+    above, below = _origins(arcs, halves[:, 0]), _origins(arcs, halves[:, 1])
+    _tie(one, two, above, below)
+    inside = (y >= strip[0]) & (y <= strip[1])
+    inside[arcs.start[arcs.begins_passed]] = False
+    inside[(arcs.start + arcs.length - 1)[arcs.ends_passed]] = False
+    free = np.repeat(arcs.inner, arcs.length) & ~ends
+    free[below] = arcs.inner[halves[:, 1] // 2]
+    free &= inside & (one != NONE) & (two != NONE)
+    free &= inside[one] & inside[two]
+    c = chains(x, y, (one, two), free, (*strip, int(x.min()), int(x.max())))
+    c.alive[above] = False
+    before = one.copy(), two.copy()
+    cut_corners(c, how.most_area2, (top, bottom))
+    if how.smooth:
+        fresh = np.zeros(len(x), np.uint8)
+        round_levels(c, how.reach_px, fresh)
+        level[free] = fresh[free]
+        level[~free & ((before[0] != one) | (before[1] != two))] = 0
+    return c.alive | ends, ~c.alive[below]
+
+
+def _ends(arcs: SeamArcs) -> BoolArray:
+    ends = np.zeros(int(arcs.length.sum()), bool)
+    is_open = ~arcs.closed
+    ends[arcs.start[is_open]] = True
+    ends[(arcs.start + arcs.length - 1)[is_open]] = True
+    return ends
+
+
+def _origins(arcs: SeamArcs, halves: Int32Array) -> npt.NDArray[np.intp]:
+    """The first vertex of half-edges."""
+    arc = halves // 2
+    return np.where(halves % 2 == 1, arcs.start[arc] + arcs.length[arc] - 1, arcs.start[arc])
+
+
+@compiled
+def _tie(one: Any, two: Any, above: Any, below: Any) -> None:
+    """Make one chain of the borders above and below each crossing: the vertex of the lower one stands for both."""
+    for k in range(len(above)):
+        upper, lower = above[k], below[k]
+        neighbour = one[upper] if one[upper] != NONE else two[upper]
+        if one[neighbour] == upper:
+            one[neighbour] = lower
+        else:
+            two[neighbour] = lower
+        if one[lower] == NONE:
+            one[lower] = neighbour
+        else:
+            two[lower] = neighbour
+        one[upper] = two[upper] = NONE

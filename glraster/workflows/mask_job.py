@@ -1,0 +1,297 @@
+"""Check a call of `vectorize` before anything is computed: options in, a job with an open mask out."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform as transform_points
+
+from glraster._version import __version__
+from glraster.config import LandClass
+from glraster.errors import OutputError, SceneError, UsageError
+from glraster.raster.class_raster import Bounds, ClassRaster, generated_colors
+from glraster.vector.dissolve import Dissolver
+from glraster.vector.ground import Ground, ground_of
+from glraster.vector.output import LON_LAT_FORMATS, LayerForm, ending_of
+from glraster.vector.polygons import FloatArray, Placement, Reproject
+from glraster.vector.simplify import Simplification
+
+_LON_LAT = "OGC:CRS84"
+
+
+@dataclass(frozen=True)
+class VectorizeOptions:
+    """How to vectorize.
+
+    Attributes:
+        simplify_m: tolerance of simplification in metres (map units without a CRS): corners whose triangle has an area
+            below its square are cut. Borders stay shared, the total area stays the same. None: as traced.
+        min_area_m2: parts below this area take the class of the neighbour with the longest common border.
+        connectivity: 4, or 8 for parts that touch at a corner in one (multi)polygon.
+        classes: names or numbers of the classes to write; all otherwise.
+        smooth: round the corners of simplified borders; without `simplify_m`, simplify by one pixel.
+        dissolve: one multipolygon for every class.
+        dst_crs: CRS of the output; the mask's otherwise, longitude and latitude for GeoJSON.
+        layer: name of the layer; the output's name otherwise.
+        confidence: a raster on the mask's grid, whose mean becomes a column.
+        bounds: (left, bottom, right, top) in the mask's CRS; the whole mask otherwise.
+        catalog: a catalog that names the classes where the mask does not.
+        overwrite: replace an output. resume: accepted after an interruption, which leaves nothing to go on from.
+        workers: threads that trace; one for every two cores otherwise.
+    """
+
+    simplify_m: float | None = None
+    min_area_m2: float | None = None
+    connectivity: Literal[4, 8] = 4
+    classes: tuple[str, ...] | None = None
+    smooth: bool = False
+    dissolve: bool = False
+    dst_crs: str | None = None
+    layer: str | None = None
+    confidence: str | Path | None = None
+    bounds: Bounds | None = None
+    catalog: str | Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+    workers: int | None = None
+
+
+class _Names(dict[int, str]):
+    """Class names by pixel value, with a made one for values that nobody named."""
+
+    def __missing__(self, value: int) -> str:
+        return f"class {value}"
+
+
+@dataclass(frozen=True)
+class VectorizeJob:
+    """A checked call: open rasters, chosen settings, the form of the output."""
+
+    mask: ClassRaster
+    confidence: ClassRaster | None
+    output: str
+    options: VectorizeOptions
+    classes: tuple[LandClass, ...]
+    wanted: frozenset[int] | None
+    placement: Placement
+    form: LayerForm
+    simplification: Simplification | None
+
+    @property
+    def to_stdout(self) -> bool:
+        return self.output == "-"
+
+    @property
+    def workers(self) -> int:
+        return self.options.workers or max(1, (os.cpu_count() or 2) // 2)
+
+    @contextmanager
+    def collector(self) -> Iterator[Dissolver | None]:
+        """Where features are collected until all are known; None where they are written as they come."""
+        if not self.options.dissolve:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(dir=None if self.to_stdout else Path(self.output).parent) as folder:
+            yield Dissolver(Path(folder))
+
+    def classes_of(self, values: Iterable[int]) -> list[LandClass]:
+        """These values as classes, ascending, with made names and colours where nobody gave any."""
+        known = {c.id: c for c in self.classes}
+        found = sorted(values)
+        return [
+            known.get(value, LandClass(value, self.form.names[value], color))
+            for value, color in zip(found, generated_colors(len(found)), strict=True)
+        ]
+
+
+_SQUARE = ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))
+
+
+@contextmanager
+def prepared(mask_path: str, output: str, options: VectorizeOptions | None) -> Iterator[VectorizeJob]:
+    """Check the call from the cheapest mistake to the dearest and open the rasters."""
+    chosen = options or VectorizeOptions()
+    _check_numbers(chosen)
+    ending = check_output(output, mask_path, chosen.overwrite)
+    with ExitStack() as stack:
+        mask = stack.enter_context(ClassRaster(mask_path, chosen.bounds))
+        confidence = None
+        if chosen.confidence is not None:
+            confidence = stack.enter_context(ClassRaster(str(chosen.confidence), measured=True))
+            _check_same_grid(mask, confidence)
+        classes = mask.classes() or _catalog_classes(chosen)
+        target, reproject = _target_crs(mask, chosen.dst_crs, ending)
+        multi = chosen.connectivity == 8 or chosen.dissolve
+        ground = ground_of(mask.crs, mask.transform, mask.region)
+        form = LayerForm(
+            ending=ending,
+            layer=chosen.layer or (Path(output).stem if output != "-" else "polygons"),
+            crs=target,
+            names=_Names({c.id: c.name for c in classes}),
+            multi=multi,
+            confidence=confidence is not None,
+            metadata=_metadata(mask, chosen),
+        )
+        how = _simplification(chosen, pixel_side_m(mask, ground))
+        reach_px = how.reach_px if how and how.smooth else 0.0
+        placement = Placement(mask.transform, ground, reproject, multi and not chosen.dissolve, reach_px)
+        wanted = _wanted(chosen.classes, classes)
+        yield VectorizeJob(mask, confidence, output, chosen, classes, wanted, placement, form, how)
+
+
+def pixel_side_m(mask: ClassRaster, ground: Ground) -> float:
+    """Side of a square as large as a pixel at the mask's centre, in metres, or in map units where those are unknown."""
+    row, column = mask.region.top + mask.region.height / 2, mask.region.left + mask.region.width / 2
+    xy = np.array([mask.transform @ (column + i, row + j) for i, j in _SQUARE])
+    area = float(ground.measure(xy, np.array([0, len(xy)]))[0][0])
+    return math.sqrt(abs(area) if math.isfinite(area) else abs(mask.transform.determinant))
+
+
+def _simplification(options: VectorizeOptions, pixel_m: float) -> Simplification | None:
+    if options.simplify_m is None and not options.smooth:
+        return None
+    return Simplification(1.0 if options.simplify_m is None else options.simplify_m / pixel_m, options.smooth)
+
+
+def _check_numbers(options: VectorizeOptions) -> None:
+    for name, value in (("--simplify", options.simplify_m), ("--min-area", options.min_area_m2)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name} {value:g} must be positive")
+    if options.connectivity not in (4, 8):
+        raise UsageError(f"--connectivity {options.connectivity} must be 4 or 8")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers {options.workers} must be at least 1")
+
+
+def check_output(output: str, mask: str, overwrite: bool) -> str:
+    """The ending of an output that can be written.
+
+    Raises:
+        GlrasterError: where it names no format, where it exists or is the mask, or where its folder is not writable.
+    """
+    ending = ending_of(output)
+    if output != "-":
+        _check_path(Path(output), mask, overwrite)
+    return ending
+
+
+def _check_path(path: Path, mask: str, overwrite: bool) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"{path}: its folder does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{path}: its folder is not writable; choose another or change its permissions")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; give a file name")
+    if path.exists() and Path(mask).exists() and path.samefile(mask):
+        raise UsageError(f"{path}: is the input; choose another output")
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path}: exists; use --overwrite to replace it")
+
+
+def _check_same_grid(mask: ClassRaster, other: ClassRaster) -> None:
+    if other.shape != mask.shape or not other.transform.almost_equals(mask.transform, precision=1e-6):
+        raise SceneError(f"{other.path}: does not lie on the grid of {mask.path}; give the confidence of the same map")
+
+
+def _catalog_classes(options: VectorizeOptions) -> tuple[LandClass, ...]:
+    if options.catalog is None:
+        return ()
+    from glraster.catalog import load_catalog
+
+    catalog = load_catalog(options.catalog)
+    return (*catalog.classes, *catalog.ignored)
+
+
+def _wanted(texts: tuple[str, ...] | None, classes: tuple[LandClass, ...]) -> frozenset[int] | None:
+    if texts is None:
+        return None
+    by_name = {c.name: c.id for c in classes}
+    found = set()
+    for text in texts:
+        if text in by_name:
+            found.add(by_name[text])
+        elif text.lstrip("-").isdecimal() and (not classes or int(text) in by_name.values()):
+            found.add(int(text))
+        else:
+            near = get_close_matches(text, by_name, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            known = ", ".join(by_name) or "numbers only: the mask names no classes"
+            raise UsageError(f"--classes {text}: no such class; {hint}the mask has {known}")
+    return frozenset(found)
+
+
+def _target_crs(mask: ClassRaster, asked: str | None, ending: str) -> tuple[str | None, Reproject | None]:
+    """The CRS of the output as text, and how to get there."""
+    wanted = asked
+    if ending in LON_LAT_FORMATS:
+        if asked is not None and not _is_lon_lat(_crs(asked)):
+            raise UsageError(f"--dst-crs {asked}: GeoJSON has longitude and latitude by definition; leave it out")
+        wanted = _LON_LAT if mask.crs is not None else None
+    if wanted is None:
+        return (None if mask.crs is None else _text(mask.crs)), None
+    target = _crs(wanted)
+    if mask.crs is None:
+        raise UsageError(f"--dst-crs {wanted}: {mask.path} has no CRS to start from; assign one (rio edit-info --crs)")
+    if target == mask.crs:
+        return _text(mask.crs), None
+    return _text(target), _reprojection(mask, target)
+
+
+def _is_lon_lat(crs: CRS) -> bool:
+    return crs in (CRS.from_epsg(4326), CRS.from_user_input(_LON_LAT))
+
+
+def _crs(text: str) -> CRS:
+    try:
+        return CRS.from_user_input(text)
+    except CRSError as error:
+        raise UsageError(f"--dst-crs {text}: is no CRS; write it as EPSG:NUMBER") from error
+
+
+def _text(crs: CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else str(crs.to_wkt())
+
+
+def _reprojection(mask: ClassRaster, target: CRS) -> Reproject:
+    source = mask.crs
+
+    def reproject(xy: FloatArray) -> FloatArray:
+        try:
+            moved = np.array(transform_points(source, target, xy[:, 0], xy[:, 1])).T
+        except RasterioError as error:
+            raise SceneError(f"{mask.path}: cannot be brought to {_text(target)}: {error}") from error
+        if not np.isfinite(moved).all():
+            raise SceneError(f"{mask.path}: a part of it lies outside of {_text(target)}; choose another --dst-crs")
+        return np.ascontiguousarray(moved)
+
+    return reproject
+
+
+def _metadata(mask: ClassRaster, options: VectorizeOptions) -> dict[str, str]:
+    model = mask.tags.get("GLRASTER_MODEL")
+    settings = {
+        "simplify_m": options.simplify_m,
+        "min_area_m2": options.min_area_m2,
+        "connectivity": options.connectivity,
+        "smooth": options.smooth or None,
+        "dissolve": options.dissolve or None,
+        "bounds": options.bounds,
+        "confidence": None if options.confidence is None else Path(options.confidence).name,
+    }
+    said = {f"GLRASTER_{key.upper()}": str(value) for key, value in settings.items() if value is not None}
+    name = mask.path if "://" in mask.path or mask.path.startswith("/vsi") else Path(mask.path).name
+    known = {"GLRASTER_MODEL": model} if model else {}
+    return {"GLRASTER_SOURCE": name, "GLRASTER_VERSION": __version__, **known, **said}
