@@ -50,6 +50,8 @@ def segment_text(result: SegmentResult) -> str:
     windows = f"{result.windows_done} windows computed"
     windows += f", {result.windows_reused} reused" if result.windows_reused else ""
     windows += f", {result.windows_skipped} without data skipped" if result.windows_skipped else ""
+    if result.tiles_skipped:
+        windows += f", {result.tiles_skipped} of {result.tiles} tiles left to the guide"
     lines = [
         f"{result.output}: {result.width} x {result.height} px, {windows}",
         f"{result.seconds:.1f} s, {result.mpx_per_s:.2f} MPx/s, {_size(result.peak_memory_bytes)} memory at most, "

@@ -63,6 +63,7 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
     help="How tiles meet.",
 )
 @click.option("--tta", is_flag=True, help="Average over eight flips and turns: slower, smoother.")
+@click.option("--coarse-to-fine", is_flag=True, help="Skip tiles far from the second class: two classes, mode local.")
 @click.option("--batch", type=int, metavar="N", help="Tiles at a time.")
 @click.option(
     "--device", default="auto", show_default=True, envvar="GLRASTER_DEVICE", help="auto, cpu, cuda or cuda:N."

@@ -38,6 +38,10 @@ class DeviceError(GlrasterError):
     """The compute device that was asked for is absent or out of memory."""
 
 
+class ClusterError(GlrasterError):
+    """The workers cannot be reached, do not see what they need, or do not compute the same."""
+
+
 class CatalogError(GlrasterError):
     """A catalog, or the data it names, cannot be trained on.
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
 from glraster.infer.device import DeviceMemoryError
 from glraster.infer.predict import Predictor
-from glraster.raster.grid import FloatArray
 
 log = logging.getLogger(__name__)
 
+Scores = TypeVar("Scores")
 
-def with_back_off(predictor: Predictor, scores: Callable[[Predictor], FloatArray]) -> tuple[FloatArray, Predictor]:
+
+def with_back_off(predictor: Predictor, scores: Callable[[Predictor], Scores]) -> tuple[Scores, Predictor]:
     """Compute scores, with half the batch as often as the device runs out of memory.
 
     Args:

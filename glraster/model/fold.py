@@ -110,9 +110,18 @@ class Head:
         return total
 
 
+@dataclass(frozen=True)
+class Look:
+    """What the guide makes of a thumbnail: logits (1, classes, h, w), float32, and the maps that tiles use."""
+
+    logits: Tensor
+    shared: Shared
+
+
 class FoldedGLNet:
     """A GLNet for inference: `global_logits` and `tile_logits` as those of `GLNet`, in one number format.
 
+    `look` and `closer_logits` are the two halves of `tile_logits`, for those who choose tiles by what the guide sees.
     Weights are copies, on the device of the network it was made from. Logits are float32.
     """
 
@@ -133,14 +142,12 @@ class FoldedGLNet:
         self.branch, self.dtype = branch, dtype
         with torch.inference_mode():
             self._guide = LeanPyramid.of(model.guide, dtype)
-            self._guide_head = None
+            classify = model.guide.fpn.classify
+            self._guide_head = Head.of(classify.weight, classify.bias, dtype)
             self._local: FoldedLocal | None = None
             self._refined: LeanPyramid | None = None
             self._context: Head | None = None
-            if branch == "global":
-                classify = model.guide.fpn.classify
-                self._guide_head = Head.of(classify.weight, classify.bias, dtype)
-            else:
+            if branch != "global":
                 self._fold_tiles(model, branch)
 
     def _fold_tiles(self, model: GLNet, branch: Branch) -> None:
@@ -166,8 +173,29 @@ class FoldedGLNet:
     @torch.inference_mode()
     def global_logits(self, thumbnail: Tensor) -> Tensor:
         """Class the thumbnail (1, bands, h, w) with the guide alone: (1, classes, h/4, w/4), sizes rounded up."""
-        assert self._guide_head is not None
-        return self._guide_head(self._guide.shared(self._enter(thumbnail))[3]).float()
+        return self.look(thumbnail).logits
+
+    @torch.inference_mode()
+    def look(self, thumbnail: Tensor) -> Look:
+        """Look at the thumbnail (1, bands, h, w) of a window with the guide."""
+        shared = self._guide.shared(self._enter(thumbnail))
+        return Look(self._guide_head(shared[3]).float(), shared)
+
+    def closer_logits(self, look: Look, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
+        """Class some tiles of a window, or all: the logits that `tile_logits` gives for these tiles.
+
+        Args:
+            look: at the window's thumbnail.
+            tiles: batches (n, bands, tile_height, tile_width), in the order of `tiling`.
+            tiling: where the tiles lie; at least one is there.
+
+        Raises:
+            UsageError: where the network has a refined branch, which needs all tiles, or no local one.
+            ValueError: while iterating, where the tiles do not fit the tiling.
+        """
+        if self._local is None or self._refined is not None:
+            raise UsageError("tiles cannot be chosen: this needs a model of mode local, folded for its tiles")
+        return self._closer_logits(look.shared, tiles, tiling)
 
     def tile_logits(
         self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling, branch: Branch | None = None
@@ -187,25 +215,31 @@ class FoldedGLNet:
         assert self._local is not None
         seen = self._enter(thumbnail)
         guide = self._guide.shared(seen)
-        sharing = self._local.share(guide, tiling)
-        if self._refined is not None and self._context is not None:
-            collage, votes = Collage(tiling, guide), []
-            del guide
-            for first, batch in self._batches(tiles, tiling):
-                done = self._local(batch, sharing, first)
-                collage.add(done.shared, first)
-                votes.append(done.votes)
-                del done  # the next batch is computed before the name is bound again
-            del sharing
-            merged = collage.merged()
-            refined = self._refined.shared(seen, merged)
-            products = self._context(tuple(_join(refined[3], merged, 3, i) for i in range(4)))
-            del collage, merged, refined
-            first = 0
-            for batch_votes in votes:
-                yield self._with_context(batch_votes, products, tiling, first)
-                first += batch_votes.shape[0]
+        if self._refined is None or self._context is None:
+            yield from self._closer_logits(guide, tiles, tiling)
             return
+        sharing = self._local.share(guide, tiling)
+        collage, votes = Collage(tiling, guide), []
+        del guide
+        for first, batch in self._batches(tiles, tiling):
+            done = self._local(batch, sharing, first)
+            collage.add(done.shared, first)
+            votes.append(done.votes)
+            del done  # the next batch is computed before the name is bound again
+        del sharing
+        merged = collage.merged()
+        refined = self._refined.shared(seen, merged)
+        products = self._context(tuple(_join(refined[3], merged, 3, i) for i in range(4)))
+        del collage, merged, refined
+        first = 0
+        for batch_votes in votes:
+            yield self._with_context(batch_votes, products, tiling, first)
+            first += batch_votes.shape[0]
+
+    @torch.inference_mode()
+    def _closer_logits(self, guide: Shared, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
+        assert self._local is not None
+        sharing = self._local.share(guide, tiling)
         context = None if self._context is None else self._context(guide[3])
         for first, batch in self._batches(tiles, tiling):
             logits = self._local(batch, sharing, first).votes

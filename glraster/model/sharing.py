@@ -20,7 +20,8 @@ from glraster.model.fpn import Shared, resize
 class Tiling:
     """Equal tiles on a product grid in a context window of `height` x `width` pixels.
 
-    Tile i has its top at `tops[i // len(lefts)]` and its left at `lefts[i % len(lefts)]`: row-major order.
+    Tile i has its top at `tops[i // len(lefts)]` and its left at `lefts[i % len(lefts)]`: row-major order. With
+    `chosen` only these tiles of the grid are there, and tile i is the i-th of them.
     """
 
     height: int
@@ -29,6 +30,7 @@ class Tiling:
     tile_width: int
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
+    chosen: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for offsets, length, side in (
@@ -39,9 +41,12 @@ class Tiling:
                 raise ValueError(f"a tile of {length} px does not fit a window of {side} px")
             if not offsets or min(offsets) < 0 or max(offsets) > side - length:
                 raise ValueError(f"tile offsets {offsets} leave the window of {side} px (tile {length} px)")
+        grid = len(self.tops) * len(self.lefts)
+        if self.chosen is not None and not all(0 <= i < grid for i in self.chosen):
+            raise ValueError(f"chosen tiles {self.chosen} are not among the {grid} of the grid")
 
     def __len__(self) -> int:
-        return len(self.tops) * len(self.lefts)
+        return len(self.tops) * len(self.lefts) if self.chosen is None else len(self.chosen)
 
     def footprints(self, size: tuple[int, int], first: int, count: int) -> list[tuple[slice, slice]]:
         """Rows and columns that tiles cover in a map of the whole window, all of one size.
@@ -54,10 +59,17 @@ class Tiling:
         rows = _spans(self.tops, self.tile_height, self.height, size[0])
         columns = _spans(self.lefts, self.tile_width, self.width, size[1])
         across = len(columns)
-        return [(rows[i // across], columns[i % across]) for i in range(first, first + count)]
+        which = range(first, first + count) if self.chosen is None else self.chosen[first : first + count]
+        return [(rows[i // across], columns[i % across]) for i in which]
 
     def overlap(self, size: tuple[int, int]) -> Tensor:
-        """How many tiles cover each cell of a map (H, W) of the window: pixel counts, resized bilinearly."""
+        """How many tiles cover each cell of a map (H, W) of the window: pixel counts, resized bilinearly.
+
+        Raises:
+            ValueError: where tiles were chosen; the count would be no product.
+        """
+        if self.chosen is not None:
+            raise ValueError("the maps of a choice of tiles are not merged: this needs all tiles of the window")
         rows = _counts(self.tops, self.tile_height, self.height, size[0])
         columns = _counts(self.lefts, self.tile_width, self.width, size[1])
         # the count of a product grid is a product, and bilinear resizing is separable

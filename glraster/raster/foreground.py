@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from glraster.raster.grid import Axis
 
+FOREGROUND = 1
+"""Index of the class that is looked for: the second of two."""
+
 RELAX = 0.25
 """How far a box reaches beyond its foreground, as a share of its side, on each side."""
 

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,8 @@ class PartFolder:
 
     def _save(self, row: int, column: int, array: npt.NDArray[np.float16]) -> None:
         final = self.file(row, column)
-        temporary = final.with_suffix(".tmp")
+        # a name of its own: a worker that was given up for lost may still write the same part
+        temporary = final.with_suffix(f".{uuid4().hex}.tmp")
         with temporary.open("wb") as stream:
             np.save(stream, array)
             stream.flush()

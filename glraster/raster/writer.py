@@ -221,6 +221,10 @@ def _gdal_warnings() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
+WORTH_A_CHECK_BYTES = 2**30
+"""What needs less is soon at the point where the write itself fails, and tells more of the reason."""
+
+
 def check_space(output: Path, needed_bytes: int, *, certain: bool) -> None:
     """Compare what a run will keep beside its output for a while with the free space there.
 
@@ -233,7 +237,7 @@ def check_space(output: Path, needed_bytes: int, *, certain: bool) -> None:
         OutputError: where the space will not do.
     """
     free = shutil.disk_usage(output.absolute().parent).free
-    if needed_bytes <= free:
+    if needed_bytes <= max(free, WORTH_A_CHECK_BYTES):
         return
     sizes = f"{needed_bytes / 2**30:.1f} GiB beside it, {free / 2**30:.1f} GiB are free"
     if certain:

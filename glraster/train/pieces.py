@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from glraster.model.fpn import Maps
-from glraster.raster.foreground import foreground_tiles
+from glraster.raster.foreground import FOREGROUND, foreground_tiles
 from glraster.raster.grid import Axis
 from glraster.train.dataset import Sample
 from glraster.train.losses import resize_labels
-
-FOREGROUND = 1
-"""Index of the class that coarse-to-fine looks for: the second of two."""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class SegmentOptions:
         branch: whose scores to map; the richest the model has otherwise.
         merge: "smooth" blends tiles and windows; "paper" repeats the authors' evaluation, for one context.
         tta: average over the eight flips and quarter turns.
+        coarse_to_fine: let the local branch see only the tiles near the second class of two, as the guide finds it.
         batch: tiles at a time. device: auto, cpu, cuda, cuda:N. precision: auto, float32, bfloat16.
         confidence: also write the best class's probability, in per cent, to this file.
         probabilities: also write every class's probability, in per cent, to this file.
@@ -77,6 +78,7 @@ class SegmentOptions:
     branch: Branch | None = None
     merge: Merge = "smooth"
     tta: bool = False
+    coarse_to_fine: bool = False
     batch: int | None = None
     device: str = "auto"
     precision: Precision = "auto"
@@ -122,6 +124,7 @@ class Job:
             batch=self.batch,
             context_px=self.context_px,
             tta=self.options.tta,
+            coarse_to_fine=self.options.coarse_to_fine,
         )
 
     def fingerprint(self) -> dict[str, object]:
@@ -139,6 +142,7 @@ class Job:
             "branch": self.branch,
             "merge": self.options.merge,
             "tta": self.options.tta,
+            "coarse to fine": self.options.coarse_to_fine,
             "batch": self.batch,
             "device": describe_device(self.device),
             "precision": str(self.dtype).removeprefix("torch."),
@@ -153,6 +157,8 @@ def prepared(scene_path: str, output: Path, model_path: Path, options: SegmentOp
     chosen = options or SegmentOptions()
     spec = read_spec(model_path)
     branch = _choose_branch(chosen, spec)
+    if chosen.coarse_to_fine:
+        _check_coarse_to_fine(chosen, spec, branch)
     tiles = _choose_tiles(chosen, spec)
     device = choose_device(chosen.device)
     with Scene(scene_path, chosen.indexes, spec.architecture.bands, chosen.nodata) as scene:
@@ -187,6 +193,18 @@ def _choose_branch(options: SegmentOptions, spec: ModelSpec) -> Branch:
     if only_global and branch != "global":
         raise UsageError(f"the model has a global branch only; --branch {branch} needs a local or full model")
     return branch
+
+
+def _check_coarse_to_fine(options: SegmentOptions, spec: ModelSpec, branch: Branch) -> None:
+    network, refuse = spec.architecture, "--coarse-to-fine is for models of two classes and mode local; this one"
+    if network.classes != 2:
+        raise UsageError(f"{refuse} has {network.classes} classes: leave it out")
+    if network.mode != "local":
+        raise UsageError(f"{refuse} is of mode {network.mode}: leave it out")
+    if branch != "full":
+        raise UsageError(f"--coarse-to-fine joins guide and tiles; leave out --branch {branch}")
+    if options.merge == "paper":
+        raise UsageError("--merge paper classes every tile; leave out --coarse-to-fine, or use --merge smooth")
 
 
 def _choose_tiles(options: SegmentOptions, spec: ModelSpec) -> TileForm:

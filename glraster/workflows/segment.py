@@ -52,6 +52,8 @@ class ClassArea:
 class SegmentResult:
     """What a segmentation made: paths, sizes in pixels, windows by fate, areas, and what it cost.
 
+    `tiles` are those of the windows done, in every view; `tiles_skipped` of them were left to the guide (coarse to
+    fine). With `merge="paper"` and for the global branch both are 0.
     `device_wait_share` is the share of `windows_seconds`, the time that the windows took, in which the device waited
     for reading or writing.
     """
@@ -64,6 +66,8 @@ class SegmentResult:
     windows_done: int
     windows_skipped: int
     windows_reused: int
+    tiles: int
+    tiles_skipped: int
     classes: tuple[ClassArea, ...]
     nodata_pixels: int
     seconds: float
@@ -272,6 +276,8 @@ def _result(
         windows_done=windows.done,
         windows_skipped=windows.skipped,
         windows_reused=windows.reused,
+        tiles=windows.tiles,
+        tiles_skipped=windows.tiles_skipped,
         classes=areas,
         nodata_pixels=nodata_pixels,
         seconds=seconds,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from glraster.infer.backoff import with_back_off
-from glraster.infer.predict import Predictor
+from glraster.infer.predict import Predictor, WindowScores
 from glraster.infer.stream import read_ahead, write_behind
 from glraster.raster.grid import STRIDE, FloatArray
 from glraster.raster.opening import gdal_session
@@ -26,11 +26,16 @@ Image = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """Windows by fate, and how long the device worked: `busy_s` of `seconds` from the first read to the last write."""
+    """Windows by fate, and how long the device worked: `busy_s` of `seconds` from the first read to the last write.
+
+    `tiles` are those of the windows done, in every view; of them `tiles_skipped` were left to the guide.
+    """
 
     done: int = 0
     skipped: int = 0
     reused: int = 0
+    tiles: int = 0
+    tiles_skipped: int = 0
     seconds: float = 0.0
     busy_s: float = 0.0
 
@@ -38,6 +43,11 @@ class WindowCounts:
     def wait_share(self) -> float:
         """The share of the time that the device waited; 0 where it had nothing to do."""
         return max(0.0, 1 - self.busy_s / self.seconds) if self.done else 0.0
+
+    def with_window(self, scores: WindowScores) -> WindowCounts:
+        """These counts and one more window that was computed."""
+        tiles, skipped = self.tiles + scores.tiles, self.tiles_skipped + scores.tiles_skipped
+        return replace(self, done=self.done + 1, tiles=tiles, tiles_skipped=skipped)
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,12 @@ class _Seen:
     place: Place
     image: Image | None
     small: Image | None
+
+
+def missing_places(job: Job, parts: PartFolder) -> list[Place]:
+    """The wanted windows of which there is no finished part, row by row."""
+    expected = tuple(side // STRIDE for side in job.plan.window_px)
+    return [place for place in job.plan.wanted if parts.shape(*place) not in (expected, (0, 0))]
 
 
 def compute_parts(job: Job, parts: PartFolder, report: Callable[[int, int], None]) -> WindowCounts:
@@ -62,12 +78,29 @@ def compute_parts(job: Job, parts: PartFolder, report: Callable[[int, int], None
 
     Memory: the network, three windows (one computed, one read, one part written).
     """
-    expected = tuple(side // STRIDE for side in job.plan.window_px)
-    missing = [place for place in job.plan.wanted if parts.shape(*place) not in (expected, (0, 0))]
+    missing = missing_places(job, parts)
     counts = WindowCounts(reused=len(job.plan.wanted) - len(missing))
     if not missing:
         return counts
-    predictor = job.predictor()
+    return replace(compute_windows(job, job.predictor(), parts, missing, report), reused=counts.reused)
+
+
+def compute_windows(
+    job: Job, predictor: Predictor, parts: PartFolder, missing: list[Place], report: Callable[[int, int], None]
+) -> WindowCounts:
+    """Compute the parts of some windows, in order, with a model that is loaded.
+
+    Args:
+        job: what is to be computed.
+        predictor: `job.predictor()`, or one of a job with the same model and settings.
+        parts: where parts go.
+        missing: (row, column) of the windows.
+        report: see `compute_parts`.
+
+    Returns:
+        How many windows were computed and skipped.
+    """
+    counts = WindowCounts()
     started, busy = time.perf_counter(), 0.0
 
     def write(item: tuple[Place, FloatArray | None]) -> None:
@@ -86,8 +119,8 @@ def compute_parts(job: Job, parts: PartFolder, report: Callable[[int, int], None
                 began = time.perf_counter()
                 scores, predictor = _scores(job, predictor, seen.image, seen.small)
                 busy += time.perf_counter() - began
-                counts = replace(counts, done=counts.done + 1)
-            put((seen.place, scores))
+                counts = counts.with_window(scores)
+            put((seen.place, None if scores is None else scores.cells))
             del seen, scores  # not held while the next window is waited for
             report(counts.done + counts.skipped, len(missing))
     counts = replace(counts, seconds=time.perf_counter() - started, busy_s=busy)
@@ -107,7 +140,7 @@ def _windows(job: Job, predictor: Predictor, places: list[Place]) -> Iterator[_S
             del image, valid
 
 
-def _scores(job: Job, predictor: Predictor, image: Image, small: Image | None) -> tuple[FloatArray, Predictor]:
+def _scores(job: Job, predictor: Predictor, image: Image, small: Image | None) -> tuple[WindowScores, Predictor]:
     if job.options.batch is not None:  # what was asked for, or an error that says so
-        return predictor.cell_scores(image, small), predictor
-    return with_back_off(predictor, lambda current: current.cell_scores(image, small))
+        return predictor.window_scores(image, small), predictor
+    return with_back_off(predictor, lambda current: current.window_scores(image, small))

@@ -60,6 +60,7 @@ def test_parts_that_cannot_fit_the_disk_are_told_before_anything_is_computed(
     pixels[:, :, 10:] = 7 if holes else pixels[:, :, 10:]
     scene = write_raster(tmp_path / "scene.tif", pixels, nodata=7 if holes else None)
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=20_000))
+    monkeypatch.setattr(writer, "WORTH_A_CHECK_BYTES", 0)
     outcome = run("segment", scene, "-o", tmp_path / "mask.tif", "-m", model_file())
     assert outcome.err.count("\n") == 1
     if holes:
