@@ -11,6 +11,7 @@ from . import options, vectorize
 if TYPE_CHECKING:
     from glraster.workflows.report import ReportOptions
     from glraster.workflows.segment import SegmentOptions
+    from glraster.workflows.sidecars import Sidecars
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Extras:
         """Tell before a long segmentation what would stop the outputs from being written."""
         from glraster.workflows.sidecars import check_sidecars
 
-        check_sidecars(mask, self._sidecars(), overwrite=chosen.overwrite)
+        check_sidecars(mask, self.sidecars(), overwrite=chosen.overwrite)
         if self.polygons is not None:
             vectorize.check_output(self.polygons, mask, chosen.overwrite)
         if self.page is not None:
@@ -51,7 +52,7 @@ class Extras:
 
         told: dict[str, Any] = {}
         text = ""
-        write_sidecars(scene, mask, self._sidecars(), confidence=chosen.confidence, probabilities=chosen.probabilities)
+        write_sidecars(scene, mask, self.sidecars(), confidence=chosen.confidence, probabilities=chosen.probabilities)
         if self.polygons is not None:
             told["vectorized"], lines = vectorize.of_segment(mask, self.polygons, chosen)
             text += f"\n{lines}"
@@ -71,7 +72,8 @@ class Extras:
             text += f"\n{self.page}: open it in a browser"
         return told, text
 
-    def _sidecars(self) -> Any:
+    def sidecars(self) -> Sidecars:
+        """Which files to write beside a mask whatever its name."""
         from glraster.workflows.sidecars import Sidecars
 
         return Sidecars(stac=self.stac, qml=self.qml)

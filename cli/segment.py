@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options, report
 from .extras import Extras
+
+if TYPE_CHECKING:
+    from glraster.workflows.distribute import Cluster
+    from glraster.workflows.scenes import SceneOutcome
+    from glraster.workflows.segment import SegmentOptions
 
 
 def _gsd(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:  # noqa: ARG001
@@ -32,8 +38,15 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
 
 
 @click.command("segment")
-@click.argument("scene")
-@options.output
+@click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(),
+    metavar="FILE|FOLDER",
+    help="Where to write; a folder for several scenes.",
+)
 @click.option("-m", "--model", envvar="GLRASTER_MODEL", metavar="FILE", help="Model file; glraster's own by default.")
 @options.bands
 @options.bounds
@@ -75,6 +88,8 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
     show_default=True,
     help="Number format.",
 )
+@click.option("--scheduler", metavar="ADDRESS", help="Compute on the workers of this Dask scheduler, tcp://HOST:8786.")
+@click.option("--workers", type=int, metavar="N", help="Compute in N processes of this machine, with Dask.")
 @click.option("--confidence", **_file, help="Also write the best class's probability (%).")
 @click.option("--probabilities", **_file, help="Also write every class's probability (%).")
 @click.option("--vectorize", "polygons", **_file, help="Also write the map as polygons, as 'glraster vectorize' does.")
@@ -89,35 +104,79 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
 @options.verbose
 @options.quiet
 def command(
-    scene: str,
+    scenes: tuple[str, ...],
     output: str,
     model: str | None,
     polygons: Path | None,
     page: Path | None,
     qml: bool,
     stac: bool,
+    scheduler: str | None,
+    workers: int | None,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
     **settings: Any,
-) -> None:
-    """Map the land cover of SCENE, anything GDAL opens.
+) -> int:
+    """Map the land cover of every SCENE, anything GDAL opens.
 
     Writes a Cloud-Optimized GeoTIFF of class numbers on the scene's own grid, with class names and colours.
+    Several scenes go to a folder, as NAME.tif; one that fails does not stop the others.
     An interrupted run goes on with --resume.
     """
+    from glraster.workflows.distribute import connected
     from glraster.workflows.segment import SegmentOptions, plan_segment, segment
 
-    chosen = SegmentOptions(**settings)
+    chosen, extras = SegmentOptions(**settings), Extras(polygons, page, qml, stac)
     if model is None and not quiet:
         click.echo("glraster: using the default model (five classes, see 'glraster model info default')", err=True)
-    if dry_run:
-        estimate = plan_segment(scene, output, model, chosen)
+    several = len(scenes) > 1 or output.endswith("/") or Path(output).is_dir()
+    if several:
+        _refuse_single({"--vectorize": polygons, "--report": page, "--dry-run": dry_run})
+    elif dry_run:
+        estimate = plan_segment(scenes[0], output, model, chosen)
         click.echo(json.dumps(estimate.to_json()) if as_json else report.estimate_text(estimate))
-        return
-    extras = Extras(polygons, page, qml, stac)
-    extras.check(scene, output, model, chosen)
-    with report.progress_bar(quiet) as progress:
-        result = segment(scene, output, model, extras.settings(chosen), progress)
-    told, text = extras.write(scene, output, model, chosen)
+        return 0
+    else:
+        extras.check(scenes[0], output, model, chosen)
+    with connected(scheduler, workers) if scheduler or workers is not None else nullcontext() as cluster:
+        if several:
+            return _segment_scenes((scenes, output, model), chosen, extras, cluster, as_json)
+        with report.progress_bar(quiet) as progress:
+            result = segment(scenes[0], output, model, extras.settings(chosen), progress, cluster)
+    told, text = extras.write(scenes[0], output, model, chosen)
     click.echo(json.dumps(result.to_json() | told) if as_json else report.segment_text(result) + text)
+    return 0
+
+
+def _segment_scenes(
+    call: tuple[tuple[str, ...], str, str | None],
+    chosen: SegmentOptions,
+    extras: Extras,
+    cluster: Cluster | None,
+    as_json: bool,
+) -> int:
+    from glraster.workflows.scenes import ScenesOptions, segment_scenes
+
+    def tell(outcome: SceneOutcome) -> None:
+        if outcome.error is not None:
+            told = "; ".join([str(outcome.error), *getattr(outcome.error, "__notes__", [])])
+            click.echo(f"glraster: error: {told}", err=True)
+        elif not as_json:
+            click.echo(report.segment_text(outcome.result) if outcome.result else f"{outcome.output}: kept")
+
+    options = ScenesOptions(chosen, extras.sidecars())
+    result = segment_scenes(*call, options, cluster, tell)
+    if as_json:
+        click.echo(json.dumps(result.to_json()))
+    else:
+        fates = {fate: result.count(fate) for fate in ("done", "kept", "failed")}
+        counts = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
+        click.echo(f"{len(result.scenes)} scenes: {counts}")
+    return result.exit_code
+
+
+def _refuse_single(given: dict[str, object]) -> None:
+    for name, value in given.items():
+        if value:
+            raise click.UsageError(f"{name} is for one scene and an output that is a file; leave it out")

@@ -97,7 +97,7 @@ class Journal:
 
     def _refuse_foreign(self) -> None:
         names = {entry.name for entry in self.folder.iterdir()} if self.folder.exists() else set()
-        if self._file.name not in names and names - {"lock", "journal.tmp"}:
+        if self._file.name not in names and names - {"lock", "journal.tmp", "journal.run"}:
             raise ResumeError(f"{self.folder}: is in the way and no folder of glraster's; move or rename it")
 
     def _clear(self) -> None:

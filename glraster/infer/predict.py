@@ -186,9 +186,7 @@ class Predictor:
             total[:, top : top + rows.length, left : left + columns.length] += patch
         return total
 
-    def _tile_logits(
-        self, pixels: Tensor, small: Tensor, rows: Axis, columns: Axis
-    ) -> Iterator[tuple[Place, Tensor]]:
+    def _tile_logits(self, pixels: Tensor, small: Tensor, rows: Axis, columns: Axis) -> Iterator[tuple[Place, Tensor]]:
         """Place and logits (classes, h, w) of every tile, row by row."""
         places = _places(rows, columns)
         batches = self._batches(pixels, places, rows, columns)

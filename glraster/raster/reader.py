@@ -58,15 +58,15 @@ class Stretch:
 class Scene:
     """An open scene: its own grid, its working grid, and windows of its pixels.
 
-    Use as a context manager. `shape` is (height, width) of the scene's own grid; `indexes` are the 1-based bands
-    that are read; `grid` maps to working pixels; `stretch` is applied to the values where it is not None.
-    Memory: one window, and GDAL's block cache.
+    Use as a context manager. `name` is what was opened, `path` the same for messages. `shape` is (height, width) of
+    the scene's own grid; `indexes` are the 1-based bands that are read; `grid` maps to working pixels;
+    `stretch` is applied to the values where it is not None. Memory: one window, and GDAL's block cache.
     """
 
     def __init__(self, path: str, indexes: Sequence[int] | None, bands: int, nodata: float | None = None) -> None:
         self.path = telling(path)
         self.files: tuple[Path, ...] = ()
-        self._name = path
+        self.name = path
         self._remote = path if is_remote(path) else ""
         self._dataset = self._open(path, nodata)
         try:
@@ -103,7 +103,7 @@ class Scene:
             raise self._failure("cannot be opened as a raster", error) from error
 
     def _failure(self, what: str, error: Exception) -> SceneError:
-        told = telling(reason(error, self._name))
+        told = telling(reason(error, self.name))
         todo = advice(told) if self._remote else ""
         return SceneError(f"{self.path}: {what}: {told}; {todo}" if todo else f"{self.path}: {what}: {told}")
 
@@ -188,7 +188,7 @@ class Scene:
         """What tells this scene from another or from an edited one, as JSON values."""
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
         with remote_settings(self._remote):
-            remote = {"remote": remote_state(self._name, self._dataset)} if self._remote else {}
+            remote = {"remote": remote_state(self.name, self._dataset)} if self._remote else {}
         return {
             **remote,
             "path": Path(self.path).name if self.files else self.path,

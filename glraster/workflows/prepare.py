@@ -42,6 +42,9 @@ LONGEST_NAME = 255
 
 Merge = Literal["smooth", "paper"]
 
+Role = Literal["alone", "client", "worker"]
+"""Who prepares: a run on one machine, the client of a cluster (it has no device), a worker (it writes no output)."""
+
 
 @dataclass(frozen=True)
 class SegmentOptions:
@@ -152,18 +155,23 @@ class Job:
 
 
 @contextmanager
-def prepared(scene_path: str, output: Path, model_path: Path, options: SegmentOptions | None) -> Iterator[Job]:
+def prepared(
+    scene_path: str, output: Path, model_path: Path, options: SegmentOptions | None, *, role: Role = "alone"
+) -> Iterator[Job]:
     """Check the call from the cheapest mistake to the dearest and open the scene."""
     chosen = options or SegmentOptions()
+    if chosen.merge == "paper" and role == "client":
+        raise UsageError("--merge paper computes one window in one process; leave out --scheduler and --workers")
     spec = read_spec(model_path)
     branch = _choose_branch(chosen, spec)
     if chosen.coarse_to_fine:
         _check_coarse_to_fine(chosen, spec, branch)
     tiles = _choose_tiles(chosen, spec)
-    device = choose_device(chosen.device)
+    device = torch.device("cpu") if role == "client" else choose_device(chosen.device)
     with Scene(scene_path, chosen.indexes, spec.architecture.bands, chosen.nodata) as scene:
-        _check_outputs((*scene.files, model_path), output, chosen)
-        check_creation_options(chosen.creation_options)
+        if role != "worker":
+            _check_outputs((*scene.files, model_path), output, chosen)
+            check_creation_options(chosen.creation_options)
         _choose_working_grid(scene, chosen, spec)
         scene.stretch = _choose_stretch(scene, chosen, spec)
         yield Job(

@@ -18,8 +18,6 @@ import rasterio
 from glraster._version import __version__
 from glraster.config import NODATA
 from glraster.errors import GlrasterError, OutputError
-from glraster.infer.device import describe_device
-from glraster.infer.device import peak_memory_bytes as process_peak_memory_bytes
 from glraster.infer.journal import Journal
 from glraster.infer.plan import Estimate, estimate
 from glraster.model.default import model_path
@@ -29,8 +27,9 @@ from glraster.raster.grid import FloatArray, Window, WorkingGrid
 from glraster.raster.opening import gdal_session
 from glraster.raster.parts import PartFolder
 from glraster.raster.writer import CogWriter, RasterForm, check_space, staging_folder
+from glraster.workflows.distribute import Cluster
 from glraster.workflows.prepare import Job, SegmentOptions, prepared
-from glraster.workflows.windows import WindowCounts, compute_parts
+from glraster.workflows.windows import ThisProcess, WindowCounts
 
 __all__ = ["ClassArea", "Progress", "SegmentOptions", "SegmentResult", "plan_segment", "segment"]
 
@@ -96,6 +95,14 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
+@dataclass(frozen=True)
+class _Cost:
+    seconds: float
+    peak_memory_bytes: int
+    device: str
+    precision: str
+
+
 class _Scores(Protocol):
     def scores(self, block: Window) -> tuple[FloatArray, npt.NDArray[np.bool_]]: ...
 
@@ -106,6 +113,7 @@ def segment(
     model: str | os.PathLike[str] | None = None,
     options: SegmentOptions | None = None,
     progress: ProgressCallback | None = None,
+    cluster: Cluster | None = None,
 ) -> SegmentResult:
     """Map the land cover of a scene with a model and write the mask as a Cloud-Optimized GeoTIFF.
 
@@ -115,6 +123,7 @@ def segment(
         model: a `.safetensors` model file; the one that comes with glraster where None.
         options: see `SegmentOptions`.
         progress: called after every window and block.
+        cluster: workers that compute the windows, see `distribute.connected`; this process where None.
 
     Raises:
         GlrasterError: for all a user can put right. Finished parts stay beside the output, for `resume`.
@@ -122,25 +131,34 @@ def segment(
     Memory depends on the context window, the tile and the network, not on the scene.
     """
     started = time.perf_counter()
-    with gdal_session(), prepared(os.fspath(scene), Path(output), model_path(model), options) as job:
+    crew = cluster or ThisProcess()
+    with gdal_session(), prepared(os.fspath(scene), Path(output), model_path(model), options, role=crew.role) as job:
         report = progress or (lambda _: None)
         if job.options.merge == "smooth" and not job.options.resume:
             parts_bytes = job.plan.parts_bytes(job.spec.architecture.classes)
             check_space(job.output, parts_bytes, certain=job.scene.all_valid)
         staging = staging_folder(job.output)
         resume, overwrite = job.options.resume, job.options.overwrite
-        with Journal(staging, job.fingerprint(), resume=resume, overwrite=overwrite) as journal:
+        fingerprint = crew.fingerprint(job)
+        with Journal(staging, fingerprint, resume=resume, overwrite=overwrite) as journal:
             if job.options.merge == "paper":
                 windows, scores = _paper_scores(job)
                 areas, nodata_pixels = _write(job, journal, scores, report)
             else:
                 parts = PartFolder(journal.folder, job.spec.architecture.classes)
                 with _kept_parts(parts, job):
-                    windows = compute_parts(job, parts, partial(_report_windows, report, job.plan.region.size))
+                    tell = partial(_report_windows, report, job.plan.region.size)
+                    windows = crew.compute(job, parts, fingerprint, tell)
                     assembly = Assembly(job.scene.grid, job.plan.windows, parts)
                     areas, nodata_pixels = _write(job, journal, assembly, report)
             journal.discard()
-        return _result(job, windows, areas, nodata_pixels, time.perf_counter() - started)
+        cost = _Cost(
+            time.perf_counter() - started,
+            crew.peak_memory_bytes,
+            crew.describe(fingerprint),
+            str(fingerprint["precision"]),
+        )
+        return _result(job, windows, areas, nodata_pixels, cost)
 
 
 def plan_segment(
@@ -264,7 +282,7 @@ def _percent(probability: FloatArray, valid: npt.NDArray[np.bool_]) -> npt.NDArr
 
 
 def _result(
-    job: Job, windows: WindowCounts, areas: tuple[ClassArea, ...], nodata_pixels: int, seconds: float
+    job: Job, windows: WindowCounts, areas: tuple[ClassArea, ...], nodata_pixels: int, cost: _Cost
 ) -> SegmentResult:
     options, region = job.options, job.plan.region
     return SegmentResult(
@@ -280,11 +298,8 @@ def _result(
         tiles_skipped=windows.tiles_skipped,
         classes=areas,
         nodata_pixels=nodata_pixels,
-        seconds=seconds,
-        mpx_per_s=region.size / 1e6 / seconds,
-        peak_memory_bytes=process_peak_memory_bytes(),
-        device=describe_device(job.device),
-        precision=str(job.dtype).removeprefix("torch."),
+        **asdict(cost),
+        mpx_per_s=region.size / 1e6 / cost.seconds,
         device_wait_share=windows.wait_share,
         windows_seconds=windows.seconds,
         model=job.model,

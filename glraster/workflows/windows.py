@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
 
 from glraster.infer.backoff import with_back_off
+from glraster.infer.device import peak_memory_bytes
 from glraster.infer.predict import Predictor, WindowScores
 from glraster.infer.stream import read_ahead, write_behind
 from glraster.raster.grid import STRIDE, FloatArray
 from glraster.raster.opening import gdal_session
 from glraster.raster.parts import PartFolder
-from glraster.workflows.prepare import Job
+from glraster.workflows.prepare import Job, Role
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,44 @@ class WindowCounts:
         """The share of the time that the device waited; 0 where it had nothing to do."""
         return max(0.0, 1 - self.busy_s / self.seconds) if self.done else 0.0
 
+    def plus(self, other: WindowCounts) -> WindowCounts:
+        """The sums of two counts."""
+        mine, theirs = asdict(self), asdict(other)
+        return WindowCounts(**{name: mine[name] + theirs[name] for name in mine})
+
     def with_window(self, scores: WindowScores) -> WindowCounts:
         """These counts and one more window that was computed."""
         tiles, skipped = self.tiles + scores.tiles, self.tiles_skipped + scores.tiles_skipped
         return replace(self, done=self.done + 1, tiles=tiles, tiles_skipped=skipped)
+
+
+class ThisProcess:
+    """Computes windows here, one after another; `distribute.Cluster` does it elsewhere."""
+
+    role: Role = "alone"
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most memory that this process has held so far."""
+        return peak_memory_bytes()
+
+    def describe(self, fingerprint: Mapping[str, object]) -> str:
+        """What computes, for a report."""
+        return str(fingerprint["device"])
+
+    def fingerprint(self, job: Job) -> Mapping[str, object]:
+        """All that decides the bytes of the map."""
+        return job.fingerprint()
+
+    def compute(
+        self,
+        job: Job,
+        parts: PartFolder,
+        fingerprint: Mapping[str, object],  # noqa: ARG002
+        report: Callable[[int, int], None],
+    ) -> WindowCounts:
+        """See `compute_parts`."""
+        return compute_parts(job, parts, report)
 
 
 @dataclass(frozen=True)
@@ -59,10 +94,10 @@ class _Seen:
     small: Image | None
 
 
-def missing_places(job: Job, parts: PartFolder) -> list[Place]:
-    """The wanted windows of which there is no finished part, row by row."""
+def missing_places(job: Job, parts: PartFolder, places: Iterable[Place]) -> list[Place]:
+    """The windows at `places` of which there is no finished part, in their order."""
     expected = tuple(side // STRIDE for side in job.plan.window_px)
-    return [place for place in job.plan.wanted if parts.shape(*place) not in (expected, (0, 0))]
+    return [place for place in places if parts.shape(*place) not in (expected, (0, 0))]
 
 
 def compute_parts(job: Job, parts: PartFolder, report: Callable[[int, int], None]) -> WindowCounts:
@@ -78,7 +113,7 @@ def compute_parts(job: Job, parts: PartFolder, report: Callable[[int, int], None
 
     Memory: the network, three windows (one computed, one read, one part written).
     """
-    missing = missing_places(job, parts)
+    missing = missing_places(job, parts, job.plan.wanted)
     counts = WindowCounts(reused=len(job.plan.wanted) - len(missing))
     if not missing:
         return counts

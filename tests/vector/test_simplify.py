@@ -35,13 +35,16 @@ def test_simplifying_removes_stairs():
     assert vertices(simple) < 20
 
 
-@pytest.mark.parametrize("rows", [16, 50])
-def test_seams_leave_no_trace_in_simplified_borders(rows):
-    """A slope that crosses or follows seams has about as few vertices as one traced in a single band."""
+@pytest.mark.parametrize(("rows", "more"), [(16, 0.35), (50, 0.1)])
+def test_seams_leave_no_trace_in_simplified_borders(rows, more):
+    """A slope that crosses or follows seams has about as few vertices as one traced in a single band.
+
+    Bands of 16 rows are lower than the strip that is simplified again, so more is left of their seams.
+    """
     row, column = np.indices((200, 300))
     mask = (1 + (column > row + 30) + 2 * (row * 10 + column > 1300)).astype(np.uint8)
     whole, banded = (vertices(polygons(mask, n, Simplification(2))) for n in (1000, rows))
-    assert banded <= whole + 12
+    assert banded <= whole * (1 + more)
 
 
 def test_simplified_borders_stay_near_the_traced_ones():
