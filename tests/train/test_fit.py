@@ -47,14 +47,13 @@ def test_scaled_gradients_are_multiples_and_losses_are_not() -> None:
         assert torch.allclose(gradient * 256, found[1][1][name], rtol=1e-4, atol=1e-6), name
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_trains_as_float32_does(dtype: torch.dtype) -> None:
+def test_bfloat16_trains_as_float32_does() -> None:
     losses = {}
-    for kind in (torch.float32, dtype):
+    for kind in (torch.float32, torch.bfloat16):
         fit = Fit(small_model("local"), RECIPE.stage("joint"), RECIPE, Length(8, 8))
         losses[kind] = [report.losses.total for report in run(fit, kind, 8)]
-    assert losses[dtype][0] == pytest.approx(losses[torch.float32][0], rel=0.03)
-    assert losses[dtype][-1] < 0.9 * losses[dtype][0]
+    assert losses[torch.bfloat16][0] == pytest.approx(losses[torch.float32][0], rel=0.03)
+    assert losses[torch.bfloat16][-1] < 0.9 * losses[torch.bfloat16][0]
 
 
 def test_a_step_that_overflows_is_left_out_and_the_scale_falls(tmp_path: Path) -> None:
