@@ -38,6 +38,10 @@ training-data: .venv/installed
 	$(BIN)/python examples/make_scene.py demo/training/synthetic/scene_102.tif --seed 102 --width 3072 --height 3072 --force
 
 default-model: training-data
-	$(BIN)/glraster train examples/default.yaml -o runs/default --bfloat16 --set steps=2150 --set steps_per_epoch=325 \
-		--set width=32 --set loss=ce+lovasz --set 'zoom=[0.6,1.6]' --set colour=0.2
-	$(BIN)/python examples/pack_model.py runs/default/model.safetensors glraster/model/default.safetensors
+	$(BIN)/glraster train examples/default.yaml -o runs/default_1 --bfloat16 --set steps=2150 --set steps_per_epoch=325 \
+		--set 'zoom=[0.6,1.6]' --set colour=0.2 --set blind=0 --set adjust=0
+	$(BIN)/glraster train examples/default.yaml -o runs/default_2 --bfloat16 --set steps=1500 --set steps_per_epoch=250 \
+		--set warm_up=50 --init runs/default_1/model.safetensors
+	$(BIN)/glraster train examples/default.yaml -o runs/default_3 --bfloat16 --set steps=900 --set steps_per_epoch=300 \
+		--set warm_up=50 --set learning_rate=0.0006 --init runs/default_2/model.safetensors
+	$(BIN)/python examples/pack_model.py runs/default_3/model.safetensors glraster/model/default.safetensors

@@ -43,7 +43,7 @@ class Recipe:
     mode: Mode = "local"
     backbone: str = "resnet18"
     stem: int = 32
-    width: int = 64
+    width: int = 32
     tile_px: int = 256
     thumbnail_px: int = 256
     stages: tuple[str, ...] = ("joint",)
@@ -52,9 +52,9 @@ class Recipe:
     batch: int = 6
     sub_batch: int = 12
     tiles: tuple[int, int] | None = (1, 2)
-    loss: str = "ce"
+    loss: str = "ce+lovasz"
     class_weights: str | tuple[float, ...] = "none"
-    adjust: float = 0.0
+    adjust: float = 0.5
     coarse_to_fine: bool = False
     optimizer: Literal["adam", "adamw"] = "adamw"
     schedule: Literal["poly", "cosine"] = "cosine"
@@ -64,10 +64,10 @@ class Recipe:
     clip: float = 5.0
     ema: float = 0.998
     turns: bool = True
-    zoom: tuple[float, float] = (0.7, 1.4)
+    zoom: tuple[float, float] = (0.75, 1.33)
     colour: float = 0.15
     balance: float = 0.5
-    blind: float = 0.3
+    blind: float = 0.1
     spread: float = 1.0
     normalise: bool = True
 
@@ -99,6 +99,7 @@ RECIPES = {
         sub_batch=6,
         tiles=None,
         loss="focal",
+        adjust=0.0,
         optimizer="adam",
         schedule="poly",
         warm_up=0,
