@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rasters import write_raster
-
 from glraster_cli.main import main
+from rasters import write_raster
 
 
 @pytest.fixture
