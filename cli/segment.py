@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,8 @@ def command(
     chosen, extras = SegmentOptions(**settings), Extras(polygons, page, qml, stac)
     if model is None and not quiet:
         click.echo("glraster: using the default model (five classes, see 'glraster model info default')", err=True)
-    several = len(scenes) > 1 or output.endswith("/") or Path(output).is_dir()
+    # Path.is_dir raises where a name is too long
+    several = len(scenes) > 1 or output.endswith("/") or os.path.isdir(output)  # noqa: PTH112
     if several:
         _refuse_single({"--vectorize": polygons, "--report": page, "--dry-run": dry_run})
     elif dry_run:

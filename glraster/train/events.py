@@ -25,8 +25,8 @@ class EventLog:
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("events.out.tfevents.*")):
             _drop_after(path, step)
-        # names hold the second: a process may start twice in one
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{step}")
+        # names hold the second, in which a process may start twice, and are read in their order
+        self._writer = EventsWriter(str(folder / "events"), f".{step:09d}.{os.getpid()}")
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add points to curves."""

@@ -7,7 +7,8 @@ import json
 import pytest
 from interchange.stac_rules import MLM
 
-from glraster.model.checkpoint import model_id
+from glraster.model.checkpoint import model_id, read_spec
+from glraster.model.default import model_path
 
 pystac = pytest.importorskip("pystac")
 jsonschema = pytest.importorskip("jsonschema")
@@ -60,7 +61,7 @@ def test_others_read_the_default_models_item_back(tmp_path, run):
     assert [b.name if hasattr(b, "name") else b for b in described.input[0].bands] == ["band-1", "band-2", "band-3"]
     assert described.output[0].classes[0].value == 0
     assert item.properties["license"] == "CC0-1.0"
-    assert item.properties["datetime"] == "2026-11-20T00:00:00Z"
+    assert item.properties["datetime"] == f"{read_spec(model_path(None)).provenance['date']}T00:00:00Z"
     check(json.loads(path.read_text()))
 
 

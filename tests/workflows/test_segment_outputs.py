@@ -101,8 +101,9 @@ def test_place_that_cannot_be_written_is_named(output, text, scene, tmp_path, mo
 
 
 def test_folder_in_the_place_of_an_output_is_a_usage_error(scene, tmp_path, model_file, run):
-    (tmp_path / "mask.tif").mkdir()
-    outcome = run("segment", scene, "-o", tmp_path / "mask.tif", "-m", model_file(), "--overwrite")
+    (tmp_path / "confidence.tif").mkdir()
+    outputs = ("-o", tmp_path / "mask.tif", "--confidence", tmp_path / "confidence.tif")
+    outcome = run("segment", scene, *outputs, "-m", model_file(), "--overwrite")
     assert outcome.code == 2
     assert "directory" in outcome.err
 
