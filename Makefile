@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 demo: demo/scene.tif
 	$(BIN)/glraster segment demo/scene.tif -o demo/mask.tif --overwrite
-	$(BIN)/python examples/score_map.py demo/mask.tif demo/scene_truth.tif
+	$(BIN)/glraster evaluate demo/mask.tif demo/scene_truth.tif
 
 check: lint docs test
 
