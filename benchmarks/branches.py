@@ -2,7 +2,7 @@
 
 `python benchmarks/branches.py examples/dubai.yaml -o FOLDER [--steps 1000] [--models guided fpn ...]` trains every
 network that FOLDER lacks, on the same crops, and prints a table of scores on the val split and of speed. All networks
-have the same backbone, loss, augmentation and number of steps; what they see differs:
+have the backbone, loss, augmentation and number of steps of the recipe for own data; what they see differs:
 
 - fpn: crops alone, through a feature pyramid with normalisation and ReLU (Kirillov et al. 2019, Panoptic FPN);
 - local: crops alone, through GLNet's local branch without the guide's maps;
@@ -32,15 +32,13 @@ from glraster.model.fpn import Maps, resize
 from glraster.model.glnet import GLNet
 from glraster.model.resnet import ResNet
 from glraster.raster.opening import gdal_session
-from glraster.raster.reader import Scene
 from glraster.train.dataset import Sample, SampleForm, SampleSource
 from glraster.train.fit import Fit, Length
-from glraster.train.losses import make_loss
+from glraster.train.losses import Loss, make_loss
 from glraster.train.recipes import Recipe, choose_recipe
 from glraster.train.stages import start_stage
+from glraster.workflows.prepare_training import look
 from glraster.workflows.validate import validate
-
-SETTINGS = ("width=32", "loss=ce+lovasz", "zoom=[0.55,1.8]", "colour=0.25")
 
 
 class PlainPyramid(nn.Module):
@@ -94,6 +92,7 @@ class Contest:
     catalog: Catalog
     recipe: Recipe
     spec: ModelSpec
+    loss: Loss
     steps: int
     dtype: torch.dtype
 
@@ -111,7 +110,7 @@ class Contest:
         with SampleSource(self.catalog, pairs, self.spec, form, recipe.augmentation, seed=0) as source:
             drawn: Any = Crops(source, per_sample) if crops else source
             started = time.perf_counter()
-            for report in fit.run(drawn, make_loss(recipe.loss), self.dtype):
+            for report in fit.run(drawn, self.loss, self.dtype):
                 if report.step % 100 == 0:
                     seconds = time.perf_counter() - started
                     print(f"{stage} {report.step}/{steps} loss {report.losses.total:.3f} {seconds:.0f} s", flush=True)
@@ -154,26 +153,23 @@ def spec_of(name: str, contest: Contest) -> ModelSpec:
 
 def make_contest(catalog: Catalog, steps: int) -> Contest:
     """Read what the networks have in common from a catalog."""
-    recipe = choose_recipe("fast", SETTINGS)
-    values = []
-    for pair in catalog.train:
-        with Scene(str(pair.image), catalog.indexes, catalog.bands) as scene:
-            values.append(scene.sample(side=64, count=4).astype(np.float64) / 255)
-    joined = np.concatenate(values, axis=1)
+    recipe = choose_recipe("fast")
+    found = look(catalog, recipe)
     arch = Architecture("local", catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem)
     spec = ModelSpec(
         architecture=arch,
         classes=catalog.classes,
-        dtype="uint8",
+        dtype=found.images.dtype,
         scale=255.0,
-        mean=tuple(joined.mean(axis=1).tolist()),
-        std=tuple(joined.std(axis=1).tolist()),
+        mean=tuple(mean / 255 for mean in found.images.mean),
+        std=tuple(std / 255 for std in found.images.std),
         gsd_m=catalog.gsd_m,
         context_px=catalog.context_px,
         tile_px=recipe.tile_px,
         thumbnail_px=recipe.thumbnail_px,
     )
-    return Contest(catalog, recipe, spec, steps, torch.bfloat16)
+    loss = make_loss(recipe.loss, found.class_weights, found.class_offsets)
+    return Contest(catalog, recipe, spec, loss, steps, torch.bfloat16)
 
 
 def scores(model: GLNet, name: str, contest: Contest) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _ONEDNN = bool(torch._C._has_mkldnn)
 _FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if _ONEDNN else None
 _FUSED_SUM = getattr(torch.ops.mkldnn, "_convolution_pointwise_", None) if _ONEDNN else None
 
-WIDE, WIDEST = 128, 256
+WIDE, WIDEST = 128, 512
 """Channels from which Winograd's form of a 3x3 convolution is the faster one on a CPU, and up to which the weights of a
 backbone in that form, four times as large, are worth their memory."""
 

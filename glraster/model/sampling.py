@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glraster.model.lean import Conv, lean_conv
-from glraster.model.taps import resizing, shifted, spread
+from glraster.model.taps import resizing, shifted, spread, tap_products
 
 SPARSE = 3
 """Samples pay where the footprint has at most a third of the tile's cells along each axis."""
@@ -25,8 +25,8 @@ class Samples:
     """Samples of a tile map at k x k taps around the places that D reads, k = 2 reach + 1.
 
     `cells` and `shares` (k r k s, 4): the four neighbours of every sample in the flattened map and their weights, in
-    the order row, row tap, column, column tap. `rows`, `columns`: tap matrices of the same samples in a footprint that
-    was resized to the tile.
+    the order row, row tap, column, column tap. `rows` (r, k, r), `columns` (s, k, s): tap matrices of the same samples
+    in a footprint that was resized to the tile.
     """
 
     cells: Tensor
@@ -41,10 +41,7 @@ class Samples:
         columns, column_shares = _neighbours(shrinking[1], reach)
         cells = rows[:, None, :, None] * size[1] + columns[None, :, None, :]
         shares = row_shares[:, None, :, None] * column_shares[None, :, None, :]
-        through = [
-            torch.einsum("iy,ytc->itc", d, shifted(resizing(d.shape[0], d.shape[1]), reach)).flatten(0, 1)[:, None]
-            for d in shrinking
-        ]
+        through = [torch.einsum("iy,ytc->itc", d, shifted(resizing(d.shape[0], d.shape[1]), reach)) for d in shrinking]
         return Samples(cells.reshape(-1, 4), shares.reshape(-1, 4), *through)
 
     def of_tile(self, maps: Tensor) -> Tensor:
@@ -55,11 +52,15 @@ class Samples:
         shares = self.shares.to(table).repeat(b, 1)
         cells = (self.cells.to(maps.device) + first).reshape(-1, 4)
         found = F.embedding_bag(cells, table, mode="sum", per_sample_weights=shares)
-        return found.view(b, self.rows.shape[0], self.columns.shape[0], c).permute(0, 3, 1, 2)
+        (r, k, _), (s, _, _) = self.rows.shape, self.columns.shape
+        return found.view(b, k * r, k * s, c).permute(0, 3, 1, 2)
 
-    def of_footprint(self, maps: Tensor) -> Tensor:
-        """Sample footprints (B, C, r, s) as if they had been resized to the tile: (B, C, k r, k s)."""
-        return spread(maps, self.rows.to(maps), self.columns.to(maps))
+    def of_footprint(self, products: Tensor) -> Tensor:
+        """What a convolution makes of footprints as if they had been resized to the tile, from its taps' products.
+
+        (B, k k n, r, s) to (B, n, r, s).
+        """
+        return spread(products, self.rows.to(products), self.columns.to(products))
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,30 @@ def _neighbours(shrinking: Tensor, reach: int) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """S1 and S2 * S1 on samples, each a pair for the tile's own ps0 and the guide's; S2 on those of the guide's ps1."""
+class Sampled:
+    """A convolution at the places: `own` takes samples of the tile, `foreign` makes the products of a footprint."""
 
-    smooth1: tuple[Conv, Conv]
-    smooth2: tuple[Conv, Conv]
+    own: Conv
+    foreign: Conv
+
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Sampled:
+        """Split a weight (outputs, [own, foreign] inputs, k, k)."""
+        own, foreign = weight.chunk(2, dim=1)
+        conv = lean_conv(own, bias, dtype)
+        strided = Conv(conv.weight, conv.bias, weight.shape[2])  # every block of k x k samples makes one cell
+        return Sampled(strided, lean_conv(tap_products(foreign), None, dtype))
+
+    def __call__(self, maps: Tensor, footprints: Tensor, samples: Samples) -> Tensor:
+        return self.own(samples.of_tile(maps), add=samples.of_footprint(self.foreign(footprints)))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """S1 and S2 * S1 of the tile's ps0 and the guide's, and the products of S2 for the guide's ps1."""
+
+    smooth1: Sampled
+    smooth2: Sampled
     foreign2: Conv
 
     def __call__(self, ps0: Tensor, foreign: tuple[Tensor, Tensor], places: Places) -> tuple[Tensor, Tensor]:
@@ -111,12 +131,9 @@ class Sampler:
         Returns:
             (B, W, r, s) and (B, W/2, r, s).
         """
-        three, five = places.three, places.five
-        ps1 = self.smooth1[0](three.of_tile(ps0))
-        ps1 = self.smooth1[1](three.of_footprint(foreign[0]), add=ps1)
-        ps2 = self.smooth2[0](five.of_tile(ps0))
-        ps2 = self.smooth2[1](five.of_footprint(foreign[0]), add=ps2)
-        return ps1, self.foreign2(three.of_footprint(foreign[1]), add=ps2)
+        ps2 = self.smooth2(ps0, foreign[0], places.five)
+        ps2 += places.three.of_footprint(self.foreign2(foreign[1]))
+        return self.smooth1(ps0, foreign[0], places.three), ps2
 
 
 def fold_sampler(smooth1: tuple[Tensor, Tensor], smooth2: tuple[Tensor, Tensor], dtype: torch.dtype) -> Sampler:
@@ -130,15 +147,5 @@ def fold_sampler(smooth1: tuple[Tensor, Tensor], smooth2: tuple[Tensor, Tensor],
     own2, foreign2 = weight2.chunk(2, dim=1)
     twice = F.conv_transpose2d(own2.double(), weight1.double()).float()
     bias = bias2 + own2.sum((2, 3)) @ bias1
-    return Sampler(_pair(weight1, bias1, dtype), _pair(twice, bias, dtype), _strided(foreign2, None, dtype))
-
-
-def _pair(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Conv, Conv]:
-    own, foreign = weight.chunk(2, dim=1)
-    return _strided(own, bias, dtype), _strided(foreign, None, dtype)
-
-
-def _strided(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Conv:
-    """A convolution of samples: every block of k x k samples makes one cell."""
-    conv = lean_conv(weight, bias, dtype)
-    return Conv(conv.weight, conv.bias, weight.shape[2])
+    products = lean_conv(tap_products(foreign2), None, dtype)
+    return Sampler(Sampled.of(weight1, bias1, dtype), Sampled.of(twice, bias, dtype), products)

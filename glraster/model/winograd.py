@@ -62,18 +62,17 @@ class WinogradConv:
         padded = F.pad(x, (1, _TILE * columns - width + 1, 1, _TILE * rows - height + 1)).permute(0, 2, 3, 1)
         result = x.new_empty(n, height, width, outputs)
         before, after = _transforms(x)
-        step = max(1, _BUFFER // (_PATCH**2 * columns * max(c, outputs) * x.element_size()))
-        for i in range(n):
-            for row in range(0, rows, step):
-                count = min(step, rows - row)
-                lines = padded[i, _TILE * row : _TILE * (row + count) + 2]
-                patches = lines.unfold(0, _PATCH, _TILE).unfold(1, _PATCH, _TILE).permute(3, 4, 0, 1, 2)
-                changed = before @ patches.reshape(_PATCH**2, -1)
-                mixed = torch.bmm(changed.view(_PATCH**2, -1, c), weight)
-                tiles = (after @ mixed.view(_PATCH**2, -1)).view(_TILE, _TILE, count, columns, outputs)
-                found = tiles.permute(2, 0, 3, 1, 4).reshape(_TILE * count, _TILE * columns, outputs)
-                place = result[i, _TILE * row : _TILE * (row + count)]
-                torch.add(found[: place.shape[0], :width], self.bias, out=place)
+        step = max(1, _BUFFER // (_PATCH**2 * n * columns * max(c, outputs) * x.element_size()))
+        for row in range(0, rows, step):
+            count = min(step, rows - row)
+            lines = padded[:, _TILE * row : _TILE * (row + count) + 2]
+            patches = lines.unfold(1, _PATCH, _TILE).unfold(2, _PATCH, _TILE).permute(4, 5, 0, 1, 2, 3)
+            changed = before @ patches.reshape(_PATCH**2, -1)
+            mixed = torch.bmm(changed.view(_PATCH**2, -1, c), weight)
+            tiles = (after @ mixed.view(_PATCH**2, -1)).view(_TILE, _TILE, n, count, columns, outputs)
+            found = tiles.permute(2, 3, 0, 4, 1, 5).reshape(n, _TILE * count, _TILE * columns, outputs)
+            place = result[:, _TILE * row : _TILE * (row + count)]
+            torch.add(found[:, : place.shape[1], :width], self.bias, out=place)
         maps = result.permute(0, 3, 1, 2)
         if add is not None:
             maps += add
