@@ -1,14 +1,19 @@
-"""What a window costs in bytes and seconds: reading, computing, the part, its task, assembly.
+"""What a window and a band cost in bytes and seconds: reading, computing, what is kept or sent, what the client does.
 
-`python benchmarks/scaling.py [SIDE]` draws ramps with a grain, SIDE x SIDE px (4096 if absent), for the default model.
+`python benchmarks/scaling.py [SIDE]` draws ramps with a grain, SIDE x SIDE px (4096 if absent), for the default model,
+and `python benchmarks/scaling.py --bands [SIDE]` a class mask for `vectorize`.
 """
 
 from __future__ import annotations
 
+import pickle
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -18,8 +23,15 @@ from glraster.model.default import model_path
 from glraster.raster.assemble import Assembly
 from glraster.raster.opening import gdal_session
 from glraster.raster.parts import PartFolder
+from glraster.vector.sieve import new_values
+from glraster.workflows import band_worker
+from glraster.workflows.band_worker import BandTask
+from glraster.workflows.map import BLOCK
+from glraster.workflows.mask_bands import Tracing, row_metrics
+from glraster.workflows.mask_job import VectorizeOptions
+from glraster.workflows.mask_job import prepared as prepared_mask
 from glraster.workflows.prepare import prepared
-from glraster.workflows.segment import _BLOCK
+from glraster.workflows.vectorize import _batches, _Tally, _write_file
 from glraster.workflows.windows import WindowCounts
 from glraster.workflows.worker import Finished, WindowsTask, call_of
 
@@ -58,7 +70,7 @@ def measure(job, folder: Path) -> None:
             spent[step] += seconds
     started = time.perf_counter()
     assembly = Assembly(job.scene.grid, job.plan.windows, parts)
-    for block in job.plan.region.blocks(*_BLOCK):
+    for block in job.plan.region.blocks(*BLOCK):
         assembly.scores(block)
     assembled = time.perf_counter() - started
     windows, (height, width) = len(job.plan.wanted), job.plan.window_px
@@ -73,5 +85,74 @@ def measure(job, folder: Path) -> None:
     print(f"task of 8 windows: {len(cloudpickle.dumps(task))} bytes, answer: {len(cloudpickle.dumps(answer))} bytes")
 
 
+def draw_mask(path: Path, side: int) -> None:
+    """Four classes in rounded patches some 30 px wide, one pixel in a thousand of any class."""
+    rng = np.random.default_rng(0)
+    form = {"driver": "GTiff", "count": 1, "height": side, "width": side, "dtype": "uint8", "crs": "EPSG:32633"}
+    layout = {"tiled": True, "compress": "deflate", "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5.3e6)}
+    with rasterio.open(path, "w", nodata=255, blockxsize=512, blockysize=512, **form, **layout) as dataset:
+        phase = rng.random((4, 6)) * 6.28
+        columns = np.arange(side) / 13
+        for top in range(0, side, 512):
+            rows = np.arange(top, min(side, top + 512))[:, None] / 13
+            field = [
+                np.sin(rows * (1 + p[0] / 9) + p[1] + np.sin(columns / 3 + p[2]))
+                + np.sin(columns * (1 + p[3] / 9) + p[4] + np.sin(rows / 3 + p[5]))
+                for p in phase
+            ]
+            mask = np.argmax(field, axis=0).astype(np.uint8)
+            grains = rng.random(mask.shape) < 0.001
+            mask[grains] = rng.integers(0, 4, int(grains.sum()))
+            dataset.write(mask, 1, window=rasterio.windows.Window(0, top, side, len(rows)))
+
+
+def measure_bands(side: int) -> None:
+    """The bands of a mask, plain, simplified, and with small parts merged."""
+    with tempfile.TemporaryDirectory() as name, gdal_session():
+        mask = Path(name) / "mask.tif"
+        draw_mask(mask, side)
+        print(f"mask of {side} x {side} px, {mask.stat().st_size / 1e6:.1f} MB")
+        for options in ({}, {"simplify_m": 1.0}, {"simplify_m": 1.0, "min_area_m2": 4.0}):
+            for _ in range(2):  # the first time, what is compiled is loaded
+                told = bands_cost(mask, VectorizeOptions(**options, overwrite=True))
+            print(f"{options or 'plain'}: {told}")
+
+
+def bands_cost(mask: Path, options: VectorizeOptions) -> str:
+    """What a worker does for a band, what it sends, and what the client does, in the order of a run."""
+    spent = dict.fromkeys(("measure", "trace", "client"), 0.0)
+    sent = dict.fromkeys(("parts", "values", "band"), 0)
+
+    def timed(step: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        started = time.perf_counter()
+        found = function(*arguments)
+        spent[step] += time.perf_counter() - started
+        return found
+
+    output = mask.with_name("polygons.gpkg")
+    with prepared_mask(str(mask), str(output), options) as job:
+        call, here = band_worker.call_of(job), band_worker.fingerprint(job.mask, None)
+        first = BandTask(call, here, Tracing.of(job), job.mask.region.top)
+        tops = range(job.mask.region.top, job.mask.region.bottom, first.tracing.rows)
+        tasks = [replace(first, top=top) for top in tops]
+        if options.min_area_m2:
+            sizes = row_metrics(job)
+            parts = [timed("measure", band_worker.measure, replace(task, metrics=sizes)) for task in tasks]
+            sent["parts"] = len(pickle.dumps(parts))
+            merged = timed("client", new_values, parts, job.mask.blank, options.min_area_m2)
+            tasks = [replace(task, values=new.astype(job.mask.pixel)) for task, new in zip(tasks, merged, strict=True)]
+            sent["values"] = sum(task.values.nbytes for task in tasks)
+        bands = [timed("trace", band_worker.trace, task) for task in tasks]
+        sent["band"] = len(pickle.dumps(bands))
+        timed("client", _write_file, job, _batches(job, iter(bands), _Tally(), lambda *_: None), _Tally())
+    band_worker._masks.close()
+    count, side = len(tasks), job.mask.region.width
+    seconds = ", ".join(f"{step} {s / count:.3f}" for step, s in spent.items())
+    sizes_told = ", ".join(f"{what} {n / count / 1e6:.2f}" for what, n in sent.items())
+    return f"{count} bands of {first.tracing.rows} x {side} px; seconds per band: {seconds}; MB per band: {sizes_told}"
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4096)
+    bands = sys.argv[1:2] == ["--bands"]
+    side = int(sys.argv[-1]) if sys.argv[-1].isdecimal() else 4096
+    measure_bands(side) if bands else main(side)

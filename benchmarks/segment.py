@@ -7,7 +7,7 @@ whether labels stay the same in bfloat16 is a question for a trained model, rand
 
     plain         the network as it was published: foreign maps enlarged and concatenated, one convolution after another
     folded        what `segment` runs, in float32
-    auto          the same in the number format that `--precision auto` chooses
+    auto          the same in the number format that `--precision auto` chooses for models whose labels bear it
     large tiles   as auto, with tiles of twice the side
     floor         the backbones alone on the same tiles: BatchNorm folded, channels-last, torch's own operators
     lean floor    the backbones alone, in the form in which `folded` runs them
@@ -39,7 +39,7 @@ from glraster.config import Architecture, LandClass, ModelSpec
 from glraster.infer.device import (
     choose_batch,
     choose_device,
-    choose_precision,
+    computes_bfloat16,
     describe_device,
     keep_freed_memory,
     peak_memory_bytes,
@@ -47,8 +47,8 @@ from glraster.infer.device import (
 from glraster.infer.predict import Predictor, TileForm
 from glraster.model.checkpoint import load, save
 from glraster.model.fold import FoldedGLNet
+from glraster.model.fold.lean import LeanResNet
 from glraster.model.glnet import GLNet, Pyramid
-from glraster.model.lean import LeanResNet
 from glraster.model.resnet import ResNet
 from glraster.raster.grid import usual_overlap
 
@@ -97,8 +97,8 @@ def work_of(variant: str, model_path: Path, image: Image) -> Work:
     """What one round of a variant does."""
     model, spec = load(model_path)
     device = choose_device("cpu")
-    chosen = choose_precision("auto", device)
-    dtype = chosen if variant.startswith(("auto", "large")) else torch.float32
+    short = torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    dtype = short if variant.startswith(("auto", "large")) else torch.float32
     if variant != "plain":
         keep_freed_memory()
     if variant == "plain":
@@ -248,7 +248,7 @@ def main() -> None:
         "device": describe_device(torch.device("cpu")),
         "cores": os.cpu_count(),
         "side_px": arguments.side,
-        "auto": str(choose_precision("auto", torch.device("cpu"))).removeprefix("torch."),
+        "auto": "bfloat16" if computes_bfloat16(torch.device("cpu")) else "float32",
     }
     with tempfile.TemporaryDirectory() as name:
         if arguments.only:

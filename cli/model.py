@@ -89,8 +89,8 @@ def export_command(model: str, output: str, tile_px: int | None, overwrite: bool
 
 def _info_text(info: dict[str, Any]) -> str:
     architecture = info.pop("architecture")
-    lines = [f"{key:<14}{value}" for key, value in {**architecture, "classes": ""}.items() if key != "classes"]
-    lines += [f"{key:<14}{value}" for key, value in info.items() if key not in ("classes", "provenance")]
+    lines = [f"{key:<20}{value}" for key, value in {**architecture, "classes": ""}.items() if key != "classes"]
+    lines += [f"{key:<20}{value}" for key, value in info.items() if key not in ("classes", "provenance")]
     lines.append("classes")
     lines += [f"  {c['id']:>3}  #{bytes(c['color']).hex()}  {c['name']}" for c in info["classes"]]
     lines.append("provenance")

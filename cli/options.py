@@ -147,6 +147,10 @@ bounds = click.option(
     metavar="LEFT BOTTOM RIGHT TOP",
     help="Only this extent, in the scene's CRS.",
 )
+scheduler = click.option(
+    "--scheduler", metavar="ADDRESS", help="Compute on the workers of this Dask scheduler, tcp://HOST:8786."
+)
+workers = click.option("--workers", type=int, metavar="N", help="Compute in N processes of this machine, with Dask.")
 nodata = click.option("--nodata", type=float, metavar="VALUE", help="Pixels of this value are invalid.")
 json_output = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 verbose = click.option(

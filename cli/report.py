@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from glraster.infer.plan import Estimate
+    from glraster.workflows.scenes import SceneProgress
     from glraster.workflows.segment import ClassArea, Progress, SegmentResult
     from glraster.workflows.train import TrainResult
 
@@ -41,6 +43,31 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
                 bar.start_task(task.id)
             speed = f"{task.speed / 1e6:.2f} MPx/s" if task.speed else ""
             bar.update(task.id, completed=progress.done, total=progress.total, visible=True, rate=speed)
+
+        yield show
+
+
+@contextmanager
+def scenes_bar(quiet: bool) -> Iterator[Callable[[SceneProgress], None]]:
+    """A bar on stderr that counts scenes, with what the scene does that was heard of last; nothing without terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("scenes"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[at]}"))
+    console = Console(stderr=True)
+    # what is printed meanwhile must reach stdout where that is a file
+    with Bar(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task("", total=None, at="")
+
+        def show(found: SceneProgress) -> None:
+            share = 100 * found.progress.done // max(1, found.progress.total)
+            at = f"{Path(found.scene).name} {_PHASES[found.progress.phase]} {share} %"
+            bar.update(task, completed=found.ended, total=found.scenes, at=escape(at))
 
         yield show
 

@@ -14,7 +14,7 @@ from . import options, report
 from .extras import Extras
 
 if TYPE_CHECKING:
-    from glraster.workflows.distribute import Cluster
+    from glraster.workflows.cluster import Cluster
     from glraster.workflows.scenes import SceneOutcome
     from glraster.workflows.segment import SegmentOptions
 
@@ -89,8 +89,9 @@ _file: dict[str, Any] = {"type": click.Path(dir_okay=False), "metavar": "FILE", 
     show_default=True,
     help="Number format.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Compute on the workers of this Dask scheduler, tcp://HOST:8786.")
-@click.option("--workers", type=int, metavar="N", help="Compute in N processes of this machine, with Dask.")
+@options.scheduler
+@options.workers
+@click.option("--parts", metavar="PLACE", help="Where parts are kept: a folder, or s3://BUCKET/KEY; beside the output.")
 @click.option("--confidence", **_file, help="Also write the best class's probability (%).")
 @click.option("--probabilities", **_file, help="Also write every class's probability (%).")
 @click.option("--vectorize", "polygons", **_file, help="Also write the map as polygons, as 'glraster vectorize' does.")
@@ -125,7 +126,7 @@ def command(
     Several scenes go to a folder, as NAME.tif; one that fails does not stop the others.
     An interrupted run goes on with --resume.
     """
-    from glraster.workflows.distribute import connected
+    from glraster.workflows.cluster import connected
     from glraster.workflows.segment import SegmentOptions, plan_segment, segment
 
     chosen, extras = SegmentOptions(**settings), Extras(polygons, page, qml, stac)
@@ -143,7 +144,7 @@ def command(
         extras.check(scenes[0], output, model, chosen)
     with connected(scheduler, workers) if scheduler or workers is not None else nullcontext() as cluster:
         if several:
-            return _segment_scenes((scenes, output, model), chosen, extras, cluster, as_json)
+            return _segment_scenes((scenes, output, model), chosen, extras, cluster, as_json, quiet)
         with report.progress_bar(quiet) as progress:
             result = segment(scenes[0], output, model, extras.settings(chosen), progress, cluster)
     told, text = extras.write(scenes[0], output, model, chosen)
@@ -157,8 +158,9 @@ def _segment_scenes(
     extras: Extras,
     cluster: Cluster | None,
     as_json: bool,
+    quiet: bool,
 ) -> int:
-    from glraster.workflows.scenes import ScenesOptions, segment_scenes
+    from glraster.workflows.scenes import ScenesOptions, Watch, segment_scenes
 
     def tell(outcome: SceneOutcome) -> None:
         if outcome.error is not None:
@@ -168,7 +170,8 @@ def _segment_scenes(
             click.echo(report.segment_text(outcome.result) if outcome.result else f"{outcome.output}: kept")
 
     options = ScenesOptions(chosen, extras.sidecars())
-    result = segment_scenes(*call, options, cluster, tell)
+    with report.scenes_bar(quiet) as progress:
+        result = segment_scenes(*call, options, cluster, Watch(tell, progress))
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:

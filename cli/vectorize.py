@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from . import options
 if TYPE_CHECKING:
     from glraster.workflows.segment import SegmentOptions
     from glraster.workflows.vectorize import VectorizeResult
+
+
+log = logging.getLogger("glraster")
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:  # noqa: ARG001
@@ -56,13 +60,17 @@ def _connectivity(ctx: click.Context, param: click.Parameter, value: str) -> int
 @click.option("--confidence", metavar="FILE", help="Raster on the mask's grid whose mean becomes a column.")
 @click.option("--catalog", metavar="FILE", help="Catalog that names the classes where the mask does not.")
 @options.bounds
-@click.option("--workers", type=int, metavar="N", help="Threads that trace.")
+@click.option("--threads", type=int, metavar="N", help="Threads that trace.")
+@options.scheduler
+@options.workers
 @click.option("--resume", is_flag=True, help="Repeat an interrupted run; it starts anew.")
 @options.overwrite
 @options.json_output
 @options.verbose
 @options.quiet
-def command(mask: str, output: str, as_json: bool, quiet: bool, **settings: Any) -> None:
+def command(
+    mask: str, output: str, scheduler: str | None, workers: int | None, as_json: bool, quiet: bool, **settings: Any
+) -> None:
     """Turn the class MASK, anything GDAL opens, into polygons that share their borders.
 
     The ending of the output says its format: .gpkg (with a style), .parquet, .fgb, .geojson, .geojsonl; - writes
@@ -71,10 +79,17 @@ def command(mask: str, output: str, as_json: bool, quiet: bool, **settings: Any)
     with _without("geopandas", "pandas", "shapely"):
         import pyogrio.raw  # noqa: F401
     with _without("scipy"):
+        from glraster.workflows.cluster import connected
         from glraster.workflows.vectorize import VectorizeOptions, vectorize
 
-        with _rows_bar(quiet) as progress:
-            result = vectorize(mask, output, VectorizeOptions(**settings), progress)
+        far = scheduler is not None or workers is not None
+        if far and settings["threads"] is not None:
+            raise click.UsageError("--threads is for a run without --scheduler and --workers; leave it out")
+        with (
+            connected(scheduler, workers) if far else nullcontext() as cluster,
+            _rows_bar(quiet) as progress,
+        ):
+            result = vectorize(mask, output, VectorizeOptions(**settings), progress, cluster)
     text = json.dumps(result.to_json()) if as_json else _text(result)
     click.echo(text, err=output == "-")
 
@@ -82,13 +97,17 @@ def command(mask: str, output: str, as_json: bool, quiet: bool, **settings: Any)
 @contextmanager
 def _rows_bar(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on stderr that counts rows; nothing where stderr is no terminal."""
+    from glraster.vector.compiled import first_compilation
+
     if quiet or not sys.stderr.isatty():
-        yield None
+        with first_compilation(log.info):
+            yield None
         return
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True) as bar, first_compilation(console.print):
         task = bar.add_task("vectorizing")
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -55,6 +55,8 @@ class ModelSpec:
     Pixels become network input as `(value / scale - mean) / std`, bands last broadcast; `dtype` is the pixel
     type the model was trained on. `gsd_m` is metres per pixel (None: any), `context_px` the extent the global
     branch sees, `tile_px` the side of a local tile, `thumbnail_px` the side of the downsampled context.
+    `bfloat16_agreement` is the share of validation pixels that keep their label when convolutions are computed in
+    bfloat16 (None: not measured).
     """
 
     architecture: Architecture
@@ -67,4 +69,5 @@ class ModelSpec:
     context_px: int = 2448
     tile_px: int = 508
     thumbnail_px: int = 508
+    bfloat16_agreement: float | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)

@@ -13,6 +13,9 @@ from glraster.errors import DeviceError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+SAFE_AGREEMENT = 0.99
+"""Share of pixels whose label bfloat16 must leave as it is for `auto` to choose it."""
+
 _CPU_BATCH, _GPU_BATCH = 2, 16
 _USUAL_TILE, _MOST_TIMES = 508, 4
 """Side of the tiles for which these batches are meant, and how many times as many smaller tiles are taken."""
@@ -70,13 +73,17 @@ def choose_batch(batch: int | None, device: torch.device, tile_px: int = _USUAL_
     return batch or max(1, min(usual * _MOST_TIMES, round(usual * (_USUAL_TILE / tile_px) ** 2)))
 
 
-def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """The number format of convolutions; `auto` is bfloat16 where the device computes in it, float32 elsewhere.
+def choose_precision(precision: Precision, device: torch.device, agreement: float | None) -> torch.dtype:
+    """The number format of convolutions.
 
-    That the labels agree was measured with the default model: see `benchmarks/RESULTS.md`.
+    Args:
+        precision: as asked; `auto` is bfloat16 where the device computes in it and the labels stay the same.
+        device: where.
+        agreement: the share of pixels whose label stays the same, see `ModelSpec.bfloat16_agreement`.
     """
     if precision == "auto":
-        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+        safe = agreement is not None and agreement >= SAFE_AGREEMENT
+        return torch.bfloat16 if safe and computes_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""Make a long computation resumable: a folder of finished parts and a record of what they belong to."""
+"""Make a long computation resumable: finished parts, and a record of what they belong to, in a folder or a store."""
 
 from __future__ import annotations
 
@@ -10,76 +10,98 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from glraster.errors import OutputError, ResumeError
+from glraster.errors import GlrasterError, OutputError, ResumeError
+from glraster.raster.parts import FETCHED, forget_fetched
+from glraster.raster.stores import FolderStore, Store
 
 JOURNAL_FORMAT = 1
-PUBLISHING = "publishing"
+JOURNAL, RUN_FILE, PUBLISHING = "journal.json", "journal.run", "publishing"
+"""Files beside the parts. `RUN_FILE` holds the token of the run that the parts are for: a worker of a run that ended
+writes into no other."""
+
+_OUTPUTS = ("blocks.tif", "cog.tif", "names.xml", FETCHED)
+"""Beginnings of what a run without parts in its folder leaves there when it is killed."""
 
 
 class Journal:
-    """The staging folder of one output, held by one process at a time.
+    """The staging folder of one output, held by one process at a time, and the store of its parts.
 
-    `fingerprint` is all that decides the parts' bytes, as JSON values. Use as a context manager: entering creates
-    the folder or, with `resume`, checks that its parts have the same fingerprint; leaving with an error removes the
-    folder where no part was finished, and keeps it otherwise.
+    `fingerprint` is all that decides the parts' bytes, as JSON values; the store is the folder itself where None. Use
+    as a context manager: entering creates the folder or, with `resume`, checks that its parts have the same
+    fingerprint; leaving with an error removes all where no part was finished, and keeps it otherwise.
 
     Raises:
         ResumeError: on entering, where parts of another computation, or of one that was not asked for, are there.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, object], *, resume: bool, overwrite: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, object],
+        *,
+        resume: bool,
+        overwrite: bool,
+        store: Store | None = None,
+    ) -> None:
         self.folder = folder
+        self.store = store or FolderStore(folder)
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._resume = resume
         self._overwrite = overwrite
         self._lock: IO[str] | None = None
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "journal.json"
 
     def __enter__(self) -> Journal:
         try:
             self._refuse_foreign()
             self.folder.mkdir(exist_ok=True)
             self._hold()
-            if not self._file.exists():
+            forget_fetched(self.folder)
+            known = self.store.read(JOURNAL)
+            if known is None:
                 self._start()
             elif self._resume:
-                self._compare()
+                self._compare(known)
             elif self._overwrite:
                 self._clear()
                 self._start()
             else:
                 raise ResumeError(
-                    f"{self.folder}: holds the parts of an interrupted run; go on with --resume, or discard them with "
-                    "--overwrite"
+                    f"{self.store.name}: holds the parts of an interrupted run; go on with --resume, or discard them "
+                    "with --overwrite"
                 )
         except OSError as error:
-            self._release()
+            self._leave()
             raise OutputError(f"{self.folder}: cannot be written: {os.strerror(error.errno or 0)}") from error
-        except ResumeError:
-            self._release()
+        except GlrasterError:
+            self._leave()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.folder.exists() and not any(self.folder.glob("window_*.npy")):
-            self.discard()
+        forget_fetched(self.folder)
+        try:
+            if self.folder.exists() and not any(_is_part(file) for file in self.store.files()):
+                self.discard()
+        except OutputError:
+            if error is None:
+                raise
         self._release()
 
     def publishing(self, outputs: Iterable[Path]) -> None:
         """Note that these outputs are complete and about to get their names: from here on, they are this run's."""
-        _write_durably(self.folder / PUBLISHING, "\n".join(str(path.absolute()) for path in outputs))
+        self.store.write(PUBLISHING, "\n".join(str(path.absolute()) for path in outputs).encode())
 
     def discard(self) -> None:
         """Remove the parts: the output is complete. Killed on the way, it leaves a folder that is known as ours."""
-        for pattern in ("window_*", "*.tif*", PUBLISHING, "journal.*", "lock"):
+        self._clear()
+        self.store.close()
+        forget_fetched(self.folder)
+        for pattern in ("*.tif*", "names.xml", "lock"):
             for leftover in self.folder.glob(pattern):
                 leftover.unlink()
-        self.folder.rmdir()
+        FolderStore(self.folder).close()
 
     def _hold(self) -> None:
         self._lock = (self.folder / "lock").open("w")
@@ -90,56 +112,62 @@ class Journal:
             self._lock = None
             raise ResumeError(f"{self.folder}: another process is working on this output; wait for its end") from error
 
+    def _leave(self) -> None:
+        """Give the folder back, and remove it where it holds nothing else than the lock."""
+        if self._lock is not None and FolderStore(self.folder).files() == {"lock"}:
+            (self.folder / "lock").unlink()
+            self.folder.rmdir()
+        self._release()
+
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def _refuse_foreign(self) -> None:
-        names = {entry.name for entry in self.folder.iterdir()} if self.folder.exists() else set()
-        if self._file.name not in names and names - {"lock", "journal.tmp", "journal.run"}:
-            raise ResumeError(f"{self.folder}: is in the way and no folder of glraster's; move or rename it")
+        beside = FolderStore(self.folder).files()
+        for name, files in ((self.folder, beside), (self.store.name, self.store.files())):
+            unknown = {file for file in files - {"lock", "journal.tmp", RUN_FILE} if not file.startswith(_OUTPUTS)}
+            if JOURNAL not in files and unknown:
+                raise ResumeError(f"{name}: is in the way and no folder of glraster's; move or rename it")
 
     def _clear(self) -> None:
-        for pattern in ("window_*", "*.tif*", "journal.*", PUBLISHING):
-            for leftover in self.folder.glob(pattern):
-                leftover.unlink()
+        """Remove the parts first and the record last."""
+        files = self.store.files()
+        self.store.remove(sorted(file for file in files if file.startswith("window_")))
+        self.store.remove(file for file in files if file.endswith(".tif") or file == PUBLISHING)
+        self.store.remove(sorted(file for file in files if file.startswith("journal.")))
 
     def _start(self) -> None:
         record = {"format": JOURNAL_FORMAT, "fingerprint": self._fingerprint}
-        _write_durably(self._file, json.dumps(record, indent=1))
+        self.store.write(JOURNAL, json.dumps(record, indent=1).encode())
 
-    def _compare(self) -> None:
+    def _compare(self, content: bytes) -> None:
+        name = f"{self.store.name}/{JOURNAL}"
         try:
-            record = json.loads(self._file.read_text())
+            record = json.loads(content)
             known, kind = dict(record["fingerprint"]), record["format"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ResumeError(f"{self._file}: is damaged; start anew with --overwrite") from error
+            raise ResumeError(f"{name}: is damaged; start anew with --overwrite") from error
         if kind != JOURNAL_FORMAT:
-            raise ResumeError(f"{self._file}: is of another version of glraster; start anew with --overwrite")
+            raise ResumeError(f"{name}: is of another version of glraster; start anew with --overwrite")
         changed = [key for key in {**known, **self._fingerprint} if known.get(key) != self._fingerprint.get(key)]
         if changed:
             told = "; ".join(f"{key} was {_brief(known, key)}, is {_brief(self._fingerprint, key)}" for key in changed)
             raise ResumeError(
-                f"{self.folder}: the finished parts belong to another run: {told}; repeat its call, or start anew "
+                f"{self.store.name}: the finished parts belong to another run: {told}; repeat its call, or start anew "
                 "with --overwrite"
             )
 
 
-def published(folder: Path) -> set[str]:
+def published(store: Store) -> set[str]:
     """Absolute names of the outputs that an interrupted run had begun to publish."""
-    note = folder / PUBLISHING
-    return set(note.read_text().splitlines()) if note.exists() else set()
+    note = store.read(PUBLISHING)
+    return set(note.decode().splitlines()) if note else set()
 
 
-def _write_durably(path: Path, text: str) -> None:
-    """Write a file that is whole or absent, also after a power failure."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+def _is_part(file: str) -> bool:
+    return file.startswith("window_") and file.endswith(".npy")
 
 
 def _brief(fingerprint: Mapping[str, object], key: str) -> str:

@@ -59,6 +59,7 @@ def parse_spec(text: str) -> ModelSpec:
     version = record.pop("format_version", None) if isinstance(record, dict) else None
     if _whole("format_version", version, 1) > FORMAT_VERSION:
         raise ValueError(f"format version {version} is newer than this glraster knows; upgrade glraster")
+    record.setdefault("bfloat16_agreement", None)  # older files do not know it
     values = _fields("the metadata", record, ModelSpec)
     architecture = _architecture(values["architecture"])
     spec = ModelSpec(
@@ -72,6 +73,7 @@ def parse_spec(text: str) -> ModelSpec:
         context_px=_whole("context_px", values["context_px"], 1),
         tile_px=_whole("tile_px", values["tile_px"], 1),
         thumbnail_px=_whole("thumbnail_px", values["thumbnail_px"], 1),
+        bfloat16_agreement=_share("bfloat16_agreement", values["bfloat16_agreement"]),
         provenance=_mapping("provenance", values["provenance"]),
     )
     if spec.tile_px % 4:
@@ -158,6 +160,13 @@ def _number(where: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{where} is {value!r}, not a finite number")
     return float(value)
+
+
+def _share(where: str, value: object) -> float | None:
+    share = None if value is None else _number(where, value)
+    if share is not None and not 0 <= share <= 1:
+        raise ValueError(f"{where} is {value!r}, not a share from 0 to 1")
+    return share
 
 
 def _positive(where: str, value: object) -> float:

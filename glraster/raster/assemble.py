@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from glraster.raster.grid import STRIDE, FloatArray, Window, WindowGrid, WorkingGrid
-from glraster.raster.parts import PartFolder
+from glraster.raster.parts import Parts
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """Finished parts as one map: `windows` laid over the `grid` of a scene, their `parts` on disk.
+    """Finished parts as one map: `windows` laid over the `grid` of a scene, their `parts`.
+
+    `wait` is called with the (row, column) of windows before their parts are read: it may sleep until they are there.
 
     Memory: the block asked for, and the rows of one part that it needs.
     """
 
     grid: WorkingGrid
     windows: WindowGrid
-    parts: PartFolder
+    parts: Parts
+    wait: Callable[[Iterable[tuple[int, int]]], None] = lambda _: None
 
     def scores(self, block: Window) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Blended logits of a block of the scene's own grid.
@@ -58,7 +62,10 @@ class Assembly:
         weight = np.zeros((area.height, area.width), np.float32)
         row_weights, column_weights = self.windows.rows.weights, self.windows.columns.weights
         pixels = Window(area.top * STRIDE, area.left * STRIDE, area.height * STRIDE, area.width * STRIDE)
-        for row, column in self.windows.touching(pixels):
+        touching = self.windows.touching(pixels)
+        self.wait(touching)
+        self.parts.forget_above(min((row for row, _ in touching), default=0))
+        for row, column in touching:
             window = self.windows.window(row, column)
             top, left = window.top // STRIDE, window.left // STRIDE
             shared = Window(top, left, window.height // STRIDE, window.width // STRIDE).intersection(area)

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from affine import Affine
-from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from glraster.config import LandClass
 from glraster.errors import SceneError
 from glraster.raster.georef import bounds_window
 from glraster.raster.grid import Window, round_up
-from glraster.raster.opening import reason
+from glraster.raster.open_raster import OpenRaster
 from glraster.raster.writer import CLASSES_TAG
 
 BAND_PX = 8 * 2**20
@@ -35,7 +28,7 @@ _NO_CLASS = np.iinfo(np.int32).min
 Bounds = tuple[float, float, float, float]
 
 
-class ClassRaster:
+class ClassRaster(OpenRaster):
     """A single-band raster of class numbers, or the part of it inside `bounds` (left, bottom, right, top in its CRS).
 
     Use as a context manager. `blank` is the value that stands for "no class" in the pixels that are read; `region`
@@ -44,22 +37,12 @@ class ClassRaster:
     """
 
     def __init__(self, path: str, bounds: Bounds | None = None, measured: bool = False) -> None:
-        self.path = path
-        try:
-            self._dataset: DatasetReader = rasterio.open(path)
-        except (RasterioError, OSError) as error:
-            raise SceneError(f"{path}: cannot be opened as a raster: {reason(error, path)}") from error
-        try:
+        super().__init__(path)
+        with self.closed_on_error():
             self._band = self._only_band(measured)
-            height, width = self._dataset.shape
-            self.region = Window(0, 0, height, width)
-            if bounds is not None:
-                self.region = bounds_window(bounds, self.transform, height, width)
-        except SceneError:
-            self.close()
-            raise
-        self._masked = not {MaskFlags.all_valid, MaskFlags.nodata} & set(self._dataset.mask_flag_enums[self._band - 1])
-        nodata = self._dataset.nodatavals[self._band - 1]
+            self.region = self.extent if bounds is None else bounds_window(bounds, self.transform, *self.shape)
+        self._masked = not {MaskFlags.all_valid, MaskFlags.nodata} & set(self.dataset.mask_flag_enums[self._band - 1])
+        nodata = self.dataset.nodatavals[self._band - 1]
         self._nodata = int(nodata) if nodata is not None and float(nodata).is_integer() else None
         narrow = self.dtype == "uint8" and not self._masked and self._nodata is not None and 0 <= self._nodata <= 255
         self.pixel = np.dtype(np.uint8 if narrow else np.int32)
@@ -67,7 +50,7 @@ class ClassRaster:
         self.columns = round_up(self.region.width + 2, 8 // self.pixel.itemsize)
 
     def _only_band(self, measured: bool) -> int:
-        dataset = self._dataset
+        dataset = self.dataset
         bands = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
         if len(bands) != 1:
             what = "values" if measured else "class numbers"
@@ -77,39 +60,10 @@ class ClassRaster:
             raise SceneError(f"{self.path}: has {self.dtype} pixels, a class mask has whole numbers; convert it first")
         return int(bands[0])
 
-    def __enter__(self) -> ClassRaster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._dataset.close()
-
-    @property
-    def crs(self) -> CRS | None:
-        return self._dataset.crs
-
-    @property
-    def transform(self) -> Affine:
-        transform: Affine = self._dataset.transform
-        return transform
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        height, width = self._dataset.shape
-        return height, width
-
-    @property
-    def tags(self) -> dict[str, str]:
-        return dict(self._dataset.tags())
-
     @property
     def band_rows(self) -> int:
         """Rows of a band: whole rows of the file's blocks."""
-        block: int = self._dataset.block_shapes[self._band - 1][0]
+        block: int = self.dataset.block_shapes[self._band - 1][0]
         wanted = max(1, BAND_PX // self.columns)
         return int(min(max(block, wanted // block * block), self.region.height))
 
@@ -118,22 +72,33 @@ class ClassRaster:
 
         The rim around the region is blank; the last band has a blank row at its end. Memory: one band.
         """
-        above = np.full(self.columns, self.blank, self.pixel)
-        region = self.region
-        for top in range(region.top, region.bottom, rows):
-            height = min(rows, region.bottom - top)
-            last = top + height == region.bottom
-            pixels = np.full((1 + height + last, self.columns), self.blank, self.pixel)
-            pixels[0] = above
-            pixels[1 : 1 + height, 1 : 1 + region.width] = self._read(Window(top, region.left, height, region.width))
-            above = pixels[height].copy()
+        above: npt.NDArray[Any] | None = None
+        for top in range(self.region.top, self.region.bottom, rows):
+            pixels = self._with_rim(top, min(rows, self.region.bottom - top), above)
+            above = pixels[min(rows, self.region.bottom - top)].copy()
             yield top, pixels
+
+    def band(self, top: int, rows: int) -> npt.NDArray[Any]:
+        """The pixels of the one of the `bands` of `rows` rows that begins at row `top`."""
+        above = None
+        if top > self.region.top:
+            above = self._with_rim(top - 1, 1, None)[1]
+        return self._with_rim(top, min(rows, self.region.bottom - top), above)
+
+    def _with_rim(self, top: int, height: int, above: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+        """Rows of the region, with the row above them, blank where None, a rim, and at the end a blank row."""
+        last = top + height == self.region.bottom
+        pixels = np.full((1 + height + last, self.columns), self.blank, self.pixel)
+        if above is not None:
+            pixels[0] = above
+        left, width = self.region.left, self.region.width
+        pixels[1 : 1 + height, 1 : 1 + width] = self._read(Window(top, left, height, width))
+        return pixels
 
     def _read(self, window: Window) -> npt.NDArray[Any]:
         source = RasterioWindow(window.left, window.top, window.width, window.height)
-        with self._reading():
-            values = self._dataset.read(self._band, window=source)
-            mask = self._dataset.read_masks(self._band, window=source) if self._masked else None
+        values = self.read_bands(self._band, window=source)
+        mask = self.read_masks(self._band, window=source) if self._masked else None
         if values.dtype == self.pixel and mask is None and self._nodata in (None, self.blank):
             return np.asarray(values)
         invalid = values == self._nodata if self._nodata is not None else np.zeros(values.shape, bool)
@@ -149,29 +114,21 @@ class ClassRaster:
     def read_measured(self, window: Window) -> npt.NDArray[np.float32]:
         """Values of a window of a raster that measures something, NaN where they are invalid."""
         source = RasterioWindow(window.left, window.top, window.width, window.height)
-        with self._reading():
-            values = self._dataset.read(self._band, window=source).astype(np.float32)
-            values[self._dataset.read_masks(self._band, window=source) == 0] = np.nan
-        return np.asarray(values)
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except RasterioError as error:
-            raise SceneError(f"{self.path}: cannot be read, it may be damaged: {reason(error, self.path)}") from error
+        values = self.read_bands(self._band, window=source).astype(np.float32)
+        values[self.read_masks(self._band, window=source) == 0] = np.nan
+        return values
 
     def classes(self) -> tuple[LandClass, ...]:
         """The classes that the file itself names: by glraster's tag, by category names, or by its colour table."""
         tag = self.tags.get(CLASSES_TAG)
         if tag is not None:
             try:
-                return tuple(LandClass(int(c["id"]), str(c["name"]), _rgb(c["color"])) for c in json.loads(tag))
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+                return listed_classes(tag)
+            except (ValueError, KeyError, TypeError) as error:
                 raise SceneError(f"{self.path}: its tag {CLASSES_TAG} is damaged") from error
         names = self._category_names()
         try:
-            colors = {i: _rgb(color) for i, color in self._dataset.colormap(self._band).items()}
+            colors = {i: _rgb(color) for i, color in self.dataset.colormap(self._band).items()}
         except ValueError:
             colors = {}
         used = {i for i, color in colors.items() if color != (0, 0, 0)} if len(set(colors.values())) > 1 else set()
@@ -187,7 +144,7 @@ class ClassRaster:
         )
 
     def _category_names(self) -> list[str]:
-        sidecar = Path(self.path + ".aux.xml")
+        sidecar = Path(self.name + ".aux.xml")
         if not sidecar.is_file():
             return []
         try:
@@ -198,8 +155,13 @@ class ClassRaster:
         return [] if band is None else [category.text or "" for category in band.findall("Category")]
 
 
+def listed_classes(tag: str) -> tuple[LandClass, ...]:
+    """The classes that the text of a `GLRASTER_CLASSES` tag lists; a ValueError, KeyError or TypeError if damaged."""
+    return tuple(LandClass(int(c["id"]), str(c["name"]), _rgb(c["color"])) for c in json.loads(tag))
+
+
 def _rgb(color: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(channel) for channel in list(color)[:3])
+    red, green, blue = (min(255, max(0, int(channel))) for channel in list(color)[:3])
     return red, green, blue
 
 

@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from glraster.errors import SceneError
+from glraster.raster.remote import advice, is_remote, telling
 
 CACHE_BYTES = 64 * 2**20
 
@@ -108,8 +109,12 @@ def with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
     return rasterio.open(description)
 
 
-def reason(error: Exception, path: str) -> str:
-    """GDAL's own last word, in one line and without the path that the caller names already."""
-    cause = error.__cause__ or error
-    text = " ".join(str(cause).split())
-    return text.removeprefix(f"{path}: ").removeprefix(f"'{path}' ").rstrip(".") or type(error).__name__
+def reason(error: Exception, name: str, remote: str = "") -> str:
+    """GDAL's own last word, in one line, without the name that the caller tells already and without secrets.
+
+    Where the name, or a `remote` part of what it stands for, lies on the network, also what to do about it.
+    """
+    text = " ".join(str(error.__cause__ or error).split())
+    told = telling(text.removeprefix(f"{name}: ").removeprefix(f"'{name}' ").rstrip(".") or type(error).__name__)
+    todo = advice(told) if is_remote(remote or name) else ""
+    return f"{told}; {todo}" if todo else told

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from affine import Affine
-from rasterio.crs import CRS
 from rasterio.dtypes import in_dtype_range
 from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import RasterioError, RasterioIOError
-from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from glraster.errors import SceneError
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window, working_grid
-from glraster.raster.opening import CACHE_BYTES, check_form, choose_bands, local_files, reason, with_nodata
-from glraster.raster.remote import advice, is_remote, remote_settings, remote_state, telling
+from glraster.raster.open_raster import OpenRaster
+from glraster.raster.opening import CACHE_BYTES, check_form, choose_bands, local_files, with_nodata
+from glraster.raster.remote import remote_state
 
 log = logging.getLogger(__name__)
 
@@ -55,63 +49,44 @@ class Stretch:
         return np.clip(scaled, 0, self.top, out=scaled)
 
 
-class Scene:
+class Scene(OpenRaster):
     """An open scene: its own grid, its working grid, and windows of its pixels.
 
-    Use as a context manager. `name` is what was opened, `path` the same for messages. `shape` is (height, width) of
-    the scene's own grid; `indexes` are the 1-based bands that are read; `grid` maps to working pixels;
-    `stretch` is applied to the values where it is not None. Memory: one window, and GDAL's block cache.
+    Use as a context manager. `files` are the local files it is made of; `indexes` are the 1-based bands that are read;
+    `grid` maps to working pixels; `stretch` is applied to the values where it is not None. Memory: one window, and
+    GDAL's block cache.
     """
 
     def __init__(self, path: str, indexes: Sequence[int] | None, bands: int, nodata: float | None = None) -> None:
-        self.path = telling(path)
-        self.files: tuple[Path, ...] = ()
-        self.name = path
-        self._remote = path if is_remote(path) else ""
-        self._dataset = self._open(path, nodata)
-        try:
-            self.indexes = choose_bands(self._dataset, self.path, indexes, bands)
-            check_form(self._dataset, self.path)
+        super().__init__(path)
+        self._nodata = nodata
+        with self.closed_on_error(), self.opening():
+            self.files: tuple[Path, ...] = local_files(path, self.dataset)
+            self._replace_nodata()
+            self.indexes = choose_bands(self.dataset, self.path, indexes, bands)
+            check_form(self.dataset, self.path)
             self._check_dtype()
-        except SceneError:
-            self.close()
-            raise
-        self.shape: tuple[int, int] = (self._dataset.height, self._dataset.width)
         self.grid = working_grid(*self.shape, (1.0, 1.0))
         self.stretch: Stretch | None = None
         self._warn()
 
-    def _open(self, path: str, nodata: float | None) -> DatasetReader:
-        try:
-            with remote_settings(path):
-                dataset = rasterio.open(path)
-                self.files = local_files(path, dataset)
-                # a local VRT can have remote sources
-                self._remote = next(filter(is_remote, (path, *dataset.files)), "")
-                if nodata is None:
-                    return dataset
-                if not all(in_dtype_range(nodata, dtype) for dtype in dataset.dtypes):
-                    dataset.close()
-                    raise SceneError(f"{self.path}: nodata {nodata:g} is no value of a scene of {dataset.dtypes[0]}")
-                return with_nodata(dataset, nodata)
-        except UnicodeDecodeError as error:
-            raise SceneError(
-                f"{self.path}: holds text that is not UTF-8, most likely the name of its CRS; name the CRS anew with "
-                "'gdal_edit.py -a_srs EPSG:CODE'"
-            ) from error
-        except (RasterioError, OSError) as error:
-            raise self._failure("cannot be opened as a raster", error) from error
+    def reopen(self) -> None:
+        super().reopen()
+        self._replace_nodata()
 
-    def _failure(self, what: str, error: Exception) -> SceneError:
-        told = telling(reason(error, self.name))
-        todo = advice(told) if self._remote else ""
-        return SceneError(f"{self.path}: {what}: {told}; {todo}" if todo else f"{self.path}: {what}: {told}")
+    def _replace_nodata(self) -> None:
+        nodata = self._nodata
+        if nodata is None:
+            return
+        if not all(in_dtype_range(nodata, dtype) for dtype in self.dataset.dtypes):
+            raise SceneError(f"{self.path}: nodata {nodata:g} is no value of a scene of {self.dataset.dtypes[0]}")
+        self.dataset = with_nodata(self.dataset, nodata)
 
     def _warn(self) -> None:
         if self.crs is None and self.transform.is_identity:
             log.warning("%s: has no georeference; its map will have pixel coordinates", self.path)
-        rows, columns = self._dataset.block_shapes[self.indexes[0] - 1]
-        strip = columns * np.dtype(self.dtype).itemsize * self._dataset.count
+        rows, columns = self.dataset.block_shapes[self.indexes[0] - 1]
+        strip = columns * np.dtype(self.dtype).itemsize * self.dataset.count
         if columns == self.shape[1] and strip * min(self.shape[0], max(rows, _STRIPS_READ)) > _LARGEST_STRIPS:
             log.warning(
                 "%s: is stored in strips across its whole width, which are decoded again for every window; "
@@ -120,37 +95,12 @@ class Scene:
             )
 
     def _check_dtype(self) -> None:
-        dtypes = {self._dataset.dtypes[i - 1] for i in self.indexes}
+        dtypes = {self.dataset.dtypes[i - 1] for i in self.indexes}
         if any("complex" in dtype for dtype in dtypes):
             raise SceneError(f"{self.path}: has complex pixels; convert them to amplitude first (gdal_calc, rio calc)")
         if len(dtypes) > 1:
             raise SceneError(f"{self.path}: bands {self.indexes} differ in dtype: {', '.join(sorted(dtypes))}")
         self.dtype: str = dtypes.pop()
-
-    def __enter__(self) -> Scene:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._dataset.close()
-
-    @property
-    def crs(self) -> CRS | None:
-        return self._dataset.crs
-
-    @property
-    def transform(self) -> Affine:
-        transform: Affine = self._dataset.transform
-        return transform
-
-    @property
-    def extent(self) -> Window:
-        """The whole scene in its own pixels."""
-        return Window(0, 0, *self.shape)
 
     @property
     def gsd_m(self) -> tuple[float, float] | None:
@@ -187,8 +137,7 @@ class Scene:
     def identity(self) -> dict[str, object]:
         """What tells this scene from another or from an edited one, as JSON values."""
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
-        with remote_settings(self._remote):
-            remote = {"remote": remote_state(self.name, self._dataset)} if self._remote else {}
+        remote = {"remote": self.fetch(lambda: remote_state(self.name, self.dataset))} if self._remote else {}
         return {
             **remote,
             "path": Path(self.path).name if self.files else self.path,
@@ -198,7 +147,7 @@ class Scene:
             "bands": list(self.indexes),
             "crs": self.crs.to_wkt() if self.crs else None,
             "transform": list(self.transform)[:6],
-            "nodata": str(self._dataset.nodata),
+            "nodata": str(self.dataset.nodata),
         }
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
@@ -240,21 +189,19 @@ class Scene:
         shape = (window.height, window.width)
         shrinks = rows.scale > 1 or columns.scale > 1
         resampling = Resampling.nearest if self.grid.native else Resampling.average if shrinks else Resampling.bilinear
-        with self._reading():
-            pixels = self._dataset.read(
-                self.indexes, window=source, out_shape=(len(self.indexes), *shape), resampling=resampling
-            )
-            return pixels, self._mask(source, shape) & _finite(pixels)
+        pixels = self.read_bands(
+            self.indexes, window=source, out_shape=(len(self.indexes), *shape), resampling=resampling
+        )
+        return pixels, self._mask(source, shape) & _finite(pixels)
 
     def read_valid(self, window: Window) -> BoolArray:
         """Which pixels of a window of the scene's own grid are valid, (height, width)."""
         source = RasterioWindow(window.left, window.top, window.width, window.height)
         shape = (window.height, window.width)
-        with self._reading():
-            valid = self._mask(source, shape)
-            if np.issubdtype(self.dtype, np.floating):
-                valid &= _finite(self._dataset.read(self.indexes, window=source))
-            return valid
+        valid = self._mask(source, shape)
+        if np.issubdtype(self.dtype, np.floating):
+            valid &= _finite(self.read_bands(self.indexes, window=source))
+        return valid
 
     def sample(self, side: int = 128, count: int = 8) -> npt.NDArray[Any]:
         """Valid values of every band from count x count small windows spread over the scene, (bands, n)."""
@@ -263,9 +210,8 @@ class Scene:
         for row in np.unique(np.linspace(0, self.shape[0] - height, count).astype(int)):
             for column in np.unique(np.linspace(0, self.shape[1] - width, count).astype(int)):
                 source = RasterioWindow(int(column), int(row), width, height)
-                with self._reading():
-                    pixels = self._dataset.read(self.indexes, window=source)
-                    valid = self._mask(source, (height, width)) & _finite(pixels)
+                pixels = self.read_bands(self.indexes, window=source)
+                valid = self._mask(source, (height, width)) & _finite(pixels)
                 found.append(pixels[:, valid])
         return np.concatenate(found, axis=1)
 
@@ -274,15 +220,14 @@ class Scene:
         factor = max(1.0, max(self.shape) / side)
         shape = (max(1, round(self.shape[0] / factor)), max(1, round(self.shape[1] / factor)))
         source = RasterioWindow(0, 0, self.shape[1], self.shape[0])
-        with self._reading():
-            pixels = self._dataset.read(
-                self.indexes, window=source, out_shape=(len(self.indexes), *shape), resampling=Resampling.nearest
-            )
-            known: npt.NDArray[Any] = pixels[:, self._mask(source, shape) & _finite(pixels)]
+        pixels = self.read_bands(
+            self.indexes, window=source, out_shape=(len(self.indexes), *shape), resampling=Resampling.nearest
+        )
+        known: npt.NDArray[Any] = pixels[:, self._mask(source, shape) & _finite(pixels)]
         return known
 
     def _mask_flags(self) -> list[list[MaskFlags]]:
-        return [list(self._dataset.mask_flag_enums[i - 1]) for i in self.indexes]
+        return self.fetch(lambda: [list(self.dataset.mask_flag_enums[i - 1]) for i in self.indexes])
 
     def _mask(self, source: RasterioWindow, shape: tuple[int, int]) -> BoolArray:
         """GDAL's dataset mask: one for all bands, or valid where any of the bands is."""
@@ -294,19 +239,8 @@ class Scene:
         # a pixel that averages over valid and invalid ones is valid: averaging leaves the invalid out
         shrinks = source.height > shape[0] or source.width > shape[1]
         resampling = Resampling.average if shrinks else Resampling.nearest
-        masks = self._dataset.read_masks(
-            indexes, window=source, out_shape=(len(indexes), *shape), resampling=resampling
-        )
+        masks = self.read_masks(indexes, window=source, out_shape=(len(indexes), *shape), resampling=resampling)
         return np.asarray((masks > 0).any(axis=0))
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            with remote_settings(self._remote):
-                yield
-        except RasterioIOError as error:
-            damaged = "" if self._remote else ", it may be damaged"
-            raise self._failure(f"cannot be read{damaged}", error) from error
 
 
 def _finite(pixels: npt.NDArray[Any]) -> BoolArray:

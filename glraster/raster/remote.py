@@ -8,6 +8,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -28,11 +29,12 @@ REMOTE_SETTINGS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_LOW_SPEED_TIME": "30",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/:/vsigs/:/vsiaz/:/vsiadls/:/vsioss/:/vsiswift/",
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "16777216",
 }
 """GDAL's settings for a remote scene: no look at neighbouring files, joined ranges, four retries with growing pauses
-(0.5 s, doubled each time), and an end after 30 s in which hardly anything arrives."""
+(0.5 s, doubled each time), an end after 30 s in which hardly anything arrives, and nothing kept of closed files."""
 
 _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs)\b|^(?!file:|zip:|tar:|gzip:)[a-z][a-z0-9+]+://", re.I)
 _HTTP = re.compile(r"^(?:/vsicurl/)?(https?://\S+)$", re.I)
@@ -76,6 +78,32 @@ def remote_settings(name: str) -> Iterator[None]:
     wanted = {key: value for key, value in REMOTE_SETTINGS.items() if key not in os.environ and key not in known}
     with rasterio.Env(**wanted):
         yield
+
+
+@contextmanager
+def remote_vectors(name: str) -> Iterator[None]:
+    """As `remote_settings` for vectors, which pyogrio reads with a GDAL of its own: its settings for HTTP.
+
+    Its warnings are left out: they tell of retries, with the whole address.
+    """
+    if not is_remote(name):
+        yield
+        return
+    import pyogrio
+
+    wanted = [key for key in REMOTE_SETTINGS if key.startswith("GDAL_HTTP") and not pyogrio.get_gdal_config_option(key)]
+    pyogrio.set_gdal_config_options({key: REMOTE_SETTINGS[key] for key in wanted})
+    try:
+        with warnings.catch_warnings(category=RuntimeWarning, action="ignore"):
+            yield
+    finally:
+        pyogrio.set_gdal_config_options(dict.fromkeys(wanted))
+
+
+def retry_pauses() -> list[float]:
+    """The pauses in seconds before what failed is tried again, as GDAL makes them too."""
+    count, first = (os.environ.get(k, REMOTE_SETTINGS[k]) for k in ("GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_RETRY_DELAY"))
+    return [float(first) * 2**i for i in range(int(count))]
 
 
 def remote_state(name: str, dataset: DatasetReader) -> dict[str, object]:

@@ -37,6 +37,9 @@ CLASSES_TAG = "GLRASTER_CLASSES"
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What rasterio raises; some of its functions let GDAL's own errors through."""
 
+_UNFINISHED = ("blocks.tif", "cog.tif", "names.xml")
+"""What a writer has in its staging folder: plain blocks, the finished COG, its side-car; GDAL may add endings."""
+
 COG_DEFAULTS = {
     "COMPRESS": "DEFLATE",
     "BLOCKSIZE": str(BLOCK_PX),
@@ -75,10 +78,9 @@ class CogWriter:
         self._form = form
         self._options = {**COG_DEFAULTS, **{name.upper(): value for name, value in options}}
         self._staging = staging_folder(path)
-        self._plain = self._staging / "blocks.tif"
-        self._cog = self._staging / "cog.tif"
+        self._plain, self._cog, self._names = (self._staging / name for name in _UNFINISHED)
         with self._writing():
-            self._refuse_foreign()
+            refuse_foreign(self._staging)
             self._staging.mkdir(exist_ok=True)
             self._clean()
             self._dataset = rasterio.open(self._plain, "w", **self._profile())
@@ -139,9 +141,8 @@ class CogWriter:
         with self._writing():
             sidecar = self.path.with_name(self.path.name + ".aux.xml")
             if self._form.classes:
-                temporary = self._staging / "names.xml"
-                temporary.write_text(_names_xml(self._form.classes), encoding="utf-8")
-                temporary.replace(sidecar)
+                self._names.write_text(_names_xml(self._form.classes), encoding="utf-8")
+                self._names.replace(sidecar)
             else:
                 sidecar.unlink(missing_ok=True)
             self._cog.replace(self.path)
@@ -161,15 +162,9 @@ class CogWriter:
         self._clean()
         remove_if_empty(self._staging)
 
-    def _refuse_foreign(self) -> None:
-        names = {entry.name for entry in self._staging.iterdir()} if self._staging.exists() else set()
-        ours = (self._plain.name, self._cog.name, "names.xml")
-        if "journal.json" not in names and not all(name.startswith(ours) for name in names):
-            raise OutputError(f"{self._staging}: is in the way and no folder of glraster's; move or rename it")
-
     def _clean(self) -> None:
-        for pattern in (f"{self._plain.name}*", f"{self._cog.name}*", "names.xml"):
-            for leftover in self._staging.glob(pattern):
+        for name in _UNFINISHED:
+            for leftover in self._staging.glob(f"{name}*"):
                 leftover.unlink()
 
     @contextmanager
@@ -248,6 +243,13 @@ def check_space(output: Path, needed_bytes: int, *, certain: bool) -> None:
 def staging_folder(output: Path) -> Path:
     """The folder beside an output that holds everything unfinished about it."""
     return output.with_name(output.name + ".parts")
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise an OutputError where a staging folder holds what glraster never puts there."""
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if "journal.json" not in names and not all(name.startswith((*_UNFINISHED, "lock")) for name in names):
+        raise OutputError(f"{folder}: is in the way and no folder of glraster's; move or rename it")
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
@@ -18,7 +17,8 @@ from glraster.catalog import IGNORE, Catalog, Pair, Split
 from glraster.errors import CatalogError
 from glraster.raster.grid import Window
 from glraster.raster.opening import gdal_session
-from glraster.train.image_grid import attempt, gdal_reason, open_raster
+from glraster.raster.remote import telling
+from glraster.train.image_grid import CatalogRaster, attempt
 from glraster.train.labels import LabelReader, unknown_text
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def check_catalog(catalog: Catalog) -> CatalogReport:
 
 
 def _check_pair(pair: Pair, catalog: Catalog, problems: list[str], notes: list[str]) -> SceneReport | None:
-    log.info("%s: reading", pair.label)
+    log.info("%s: reading", telling(pair.label))
     reader = attempt(problems, lambda: LabelReader(pair, catalog))
     attempt(problems, lambda: _check_image(pair, catalog))
     if reader is None:
@@ -117,8 +117,8 @@ def _check_pair(pair: Pair, catalog: Catalog, problems: list[str], notes: list[s
     if pixels is None:
         return None
     counted = tuple(int(count) for count in pixels[: len(catalog.classes)])
-    extent = reader.extent
-    return SceneReport(pair.image, pair.label, extent.height, extent.width, counted, int(pixels[IGNORE]))
+    names, extent = (telling(pair.image), telling(pair.label)), reader.extent
+    return SceneReport(*names, extent.height, extent.width, counted, int(pixels[IGNORE]))
 
 
 def _count(reader: LabelReader, problems: list[str]) -> npt.NDArray[np.int64]:
@@ -130,7 +130,7 @@ def _count(reader: LabelReader, problems: list[str]) -> npt.NDArray[np.int64]:
         pixels += np.bincount(indexes.ravel(), minlength=256)
         unknown.update(strange)
     if unknown:
-        problems.append(f"{reader.pair.label}: {unknown_text(unknown)}")
+        problems.append(f"{telling(reader.pair.label)}: {unknown_text(unknown)}")
     return pixels
 
 
@@ -140,18 +140,12 @@ def _check_image(pair: Pair, catalog: Catalog) -> None:
     Raises:
         CatalogError: where it lacks bands or cannot be read.
     """
-    path = pair.image
-    with open_raster(path) as dataset:
-        indexes = _bands(dataset, path, catalog)
-        whole = Window(0, 0, *dataset.shape)
-        used = whole.intersection(Window(*pair.window)) if pair.window else whole
-        blocks = list((used or whole).blocks(*_BLOCK))
+    with CatalogRaster(pair.image) as image:
+        indexes = _bands(image.dataset, image.path, catalog)
+        used = image.extent.intersection(Window(*pair.window)) if pair.window else image.extent
+        blocks = list((used or image.extent).blocks(*_BLOCK))
         for block in {blocks[0], blocks[-1]}:
-            try:
-                dataset.read(indexes, window=RasterioWindow(block.left, block.top, block.width, block.height))
-            except RasterioError as error:
-                reason = gdal_reason(error, path)
-                raise CatalogError(f"cannot be read, it may be damaged: {reason}", source=path) from error
+            image.read_bands(indexes, window=RasterioWindow(block.left, block.top, block.width, block.height))
 
 
 def _bands(dataset: DatasetReader, path: str, catalog: Catalog) -> list[int]:

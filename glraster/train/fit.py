@@ -49,7 +49,8 @@ class Fit:
     """The state of training one stage of a network.
 
     `model` is what moves, `averaged` the mean of its past that is validated and saved (the model itself without
-    averaging), `step` the number of steps done. `team` are the processes that share every batch.
+    averaging), `step` the number of steps done, `best` what the stage's best validation so far
+    measured. `team` are the processes that share every batch.
 
     Raises:
         UsageError: where a batch cannot be divided among them.
@@ -69,6 +70,7 @@ class Fit:
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         self._scaler_state: dict[str, Any] = {}
         self.step = 0
+        self.best: dict[str, Any] | None = None
 
     def run(self, source: SampleSource, loss: Loss, dtype: torch.dtype = torch.float32) -> Iterator[StepReport]:
         """Train to the end of the stage and yield after every step.
@@ -141,13 +143,19 @@ class Fit:
         state = {
             "stage": self.stage.name,
             "step": self.step,
+            "best": self.best,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
         with replacing(path) as beside, beside.open("wb") as stream:
-            torch.save(state, stream)
+            try:
+                torch.save(state, stream)
+            except RuntimeError as error:  # torch puts an error of its own over that of a full disk
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -163,6 +171,7 @@ class Fit:
             self.averaged.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self._scaler_state = int(state["step"]), dict(state["scaler"])
+            self.best = state.get("best")
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise ModelError(f"{path}: does not fit this training; start anew in another folder") from error
 

@@ -72,12 +72,21 @@ class RunFolder:
             raise OutputError(f"{self.path}: holds a training; go on with --resume, or choose another folder")
         with self._writing():
             self._hold()
-        known = json.loads(self.settings.read_text())
+        known = self._known_settings()
         changed = [key for key in {**known, **told} if known.get(key) != told.get(key)]
         if changed:
             raise OutputError(
                 f"{self.path}: holds another training, {', '.join(changed)} differ; choose another folder"
             )
+
+    def _known_settings(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.settings.read_text()))
+        except (ValueError, TypeError) as error:
+            raise OutputError(
+                f"{self.settings}: is damaged; choose another folder, where --init {self.model} goes on from the best "
+                "model so far"
+            ) from error
 
     def begin_stage(self, stage: str, step: int) -> None:
         """Get ready for the steps of a stage after `step`; what is noted of them already is dropped.

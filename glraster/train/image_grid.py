@@ -1,4 +1,4 @@
-"""Open training rasters with errors in words, and tell whether an image and its label lie on one grid."""
+"""The rasters that a catalog names, and whether an image and its label lie on one grid."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
 
 from glraster.catalog.records import is_remote
 from glraster.errors import CatalogError
 from glraster.raster.grid import Window
+from glraster.raster.open_raster import OpenRaster
 
 TOLERANCE_PX = 0.1
 """How far the corners of a label may lie from those of its image."""
@@ -67,35 +65,29 @@ class ImageGrid:
 _WARP = "warp the label onto the image's grid (rio warp --like IMAGE)"
 
 
-def open_raster(path: str) -> DatasetReader:
-    """Open a raster.
+class CatalogRaster(OpenRaster):
+    """An open image or label of a catalog.
 
     Raises:
-        CatalogError: where it is missing or none.
+        CatalogError: on creation, where it is missing or no raster.
     """
-    if not is_remote(path):
-        require_file(path)
-    try:
-        return rasterio.open(path)
-    except (RasterioError, OSError) as error:
-        raise CatalogError(f"cannot be opened as a raster: {gdal_reason(error, path)}", source=path) from error
+
+    error = CatalogError
+
+    def __init__(self, name: str) -> None:
+        require_file(name)
+        super().__init__(name)
 
 
-def require_file(path: str) -> None:
-    """Refuse a file that is not there."""
-    if not Path(path).exists():
-        raise CatalogError("does not exist; correct the catalog or its root", source=path)
+def require_file(name: str) -> None:
+    """Refuse a local file that is not there."""
+    if not (is_remote(name) or Path(name).exists()):
+        raise CatalogError("does not exist; correct the catalog or its root", source=name)
 
 
-def grid_of(dataset: DatasetReader, path: str) -> ImageGrid:
+def grid_of(raster: OpenRaster) -> ImageGrid:
     """The grid of an open raster."""
-    return ImageGrid(path, (dataset.height, dataset.width), dataset.crs, dataset.transform)
-
-
-def gdal_reason(error: Exception, path: str) -> str:
-    """GDAL's own last word, in one line and without the path that the caller names already."""
-    text = " ".join(str(error.__cause__ or error).split())
-    return text.removeprefix(f"{path}: ").removeprefix(f"'{path}' ").rstrip(".") or type(error).__name__
+    return ImageGrid(raster.path, raster.shape, raster.crs, raster.transform)
 
 
 def attempt(problems: list[str], action: Callable[[], T]) -> T | None:

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
@@ -17,7 +16,8 @@ from glraster.catalog import IGNORE, Catalog, Pair
 from glraster.catalog.records import color_code, raise_problems
 from glraster.errors import CatalogError
 from glraster.raster.grid import Window
-from glraster.train.image_grid import ImageGrid, attempt, gdal_reason, grid_of, open_raster
+from glraster.raster.remote import telling
+from glraster.train.image_grid import CatalogRaster, ImageGrid, attempt, grid_of
 from glraster.train.polygons import PolygonLabel
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -60,7 +60,7 @@ class LabelReader:
             self.extent = Window(*pair.window) if pair.window else grid.extent
             if self.extent.intersection(grid.extent) != self.extent:
                 height, width = grid.shape
-                problems.append(f"{pair.image}: the window {list(pair.window or ())} leaves its {height} x {width} px")
+                problems.append(f"{grid.path}: the window {list(pair.window or ())} leaves its {height} x {width} px")
             if isinstance(label, RasterLabel) and (mismatch := grid.mismatch(label.grid)):
                 problems.append(mismatch)
         if problems and label is not None:
@@ -87,7 +87,7 @@ class LabelReader:
         """
         indexes, unknown = self.read_with_unknown(window)
         if unknown:
-            raise CatalogError(unknown_text(unknown), source=self.pair.label)
+            raise CatalogError(unknown_text(unknown), source=telling(self.pair.label))
         return indexes
 
     def read_with_unknown(self, window: Window) -> tuple[UInt8Array, dict[str, int]]:
@@ -116,35 +116,30 @@ class LabelReader:
         self._label.close()
 
 
-class RasterLabel:
+class RasterLabel(CatalogRaster):
     """An open raster label; of an rgb one the values are colour codes, three bits for red, green and blue."""
 
     def __init__(self, path: str, catalog: Catalog) -> None:
-        self.path = path
+        super().__init__(path)
         self._rgb = catalog.labels.encoding == "rgb"
         self._catalog = catalog
         self._meanings = catalog.label_meanings()
-        self._dataset = open_raster(path)
-        self.grid = grid_of(self._dataset, path)
+        self.grid = grid_of(self)
         self._indexes = [1, 2, 3] if self._rgb else [1]
-        problem = _form_problem(self._dataset, catalog)
+        problem = _form_problem(self.dataset, catalog)
         if problem:
             self.close()
-            raise CatalogError(problem, source=path)
-        flags = [self._dataset.mask_flag_enums[i - 1] for i in self._indexes]
+            raise CatalogError(problem, source=self.path)
+        flags = [self.dataset.mask_flag_enums[i - 1] for i in self._indexes]
         self._all_valid = all(flag == [MaskFlags.all_valid] for flag in flags)
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
         """Values and validity of a window inside the raster, both (height, width)."""
         source = RasterioWindow(window.left, window.top, window.width, window.height)
-        try:
-            pixels = self._dataset.read(self._indexes, window=source)
-            valid = np.ones(pixels.shape[1:], bool)
-            if not self._all_valid:
-                valid = (self._dataset.read_masks(self._indexes, window=source) > 0).any(axis=0)
-        except RasterioError as error:
-            reason = gdal_reason(error, self.path)
-            raise CatalogError(f"cannot be read, it may be damaged: {reason}", source=self.path) from error
+        pixels = self.read_bands(self._indexes, window=source)
+        valid = np.ones(pixels.shape[1:], bool)
+        if not self._all_valid:
+            valid = np.asarray((self.read_masks(self._indexes, window=source) > 0).any(axis=0))
         if np.issubdtype(pixels.dtype, np.floating):
             valid &= np.isfinite(pixels).all(axis=0)
         return _color_codes(pixels) if self._rgb else pixels[0], valid
@@ -160,7 +155,7 @@ class RasterLabel:
 
     def notes(self) -> list[str]:
         """A nodata value that is a class too: easily set by mistake, and the class is never learned."""
-        nodata = self._dataset.nodata
+        nodata = self.dataset.nodata
         value = color_code((nodata,) * 3) if self._rgb and nodata is not None else nodata
         meaning = None if value is None else self._meanings.get(value)
         if meaning in (None, IGNORE):
@@ -171,13 +166,10 @@ class RasterLabel:
             "should not be: rio edit-info --unset-nodata)"
         ]
 
-    def close(self) -> None:
-        self._dataset.close()
-
 
 def _image_grid(path: str) -> ImageGrid:
-    with open_raster(path) as dataset:
-        return grid_of(dataset, path)
+    with CatalogRaster(path) as raster:
+        return grid_of(raster)
 
 
 def _open_label(path: str, catalog: Catalog, grid: ImageGrid | None) -> RasterLabel | PolygonLabel | None:

@@ -17,11 +17,13 @@ from rasterio.features import rasterize
 from rasterio.warp import transform_bounds, transform_geom
 
 from glraster.catalog import IGNORE, Catalog
-from glraster.catalog.records import LabelValue, is_remote
+from glraster.catalog.records import LabelValue
 from glraster.errors import CatalogError
 from glraster.raster.georef import raster_bounds
 from glraster.raster.grid import Window
-from glraster.train.image_grid import ImageGrid, gdal_reason, require_file
+from glraster.raster.opening import reason
+from glraster.raster.remote import remote_vectors, telling
+from glraster.train.image_grid import ImageGrid, require_file
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -37,7 +39,7 @@ class PolygonLabel:
     """
 
     def __init__(self, path: str, catalog: Catalog, grid: ImageGrid) -> None:
-        self.path = path
+        self.name, self.path = path, telling(path)
         self._grid = grid
         self._column = catalog.labels.column or ""
         self._layer = catalog.labels.layer or _only_layer(path)
@@ -50,11 +52,11 @@ class PolygonLabel:
 
     def _check_layer(self) -> CRS | None:
         try:
-            about = pyogrio.read_info(self.path, layer=self._layer)
+            with remote_vectors(self.name):
+                about = pyogrio.read_info(self.name, layer=self._layer)
             crs = None if about["crs"] is None else CRS.from_user_input(about["crs"])
         except (DataSourceError, DataLayerError, RasterioError) as error:
-            reason = gdal_reason(error, self.path)
-            raise CatalogError(f"cannot be read as vectors: {reason}", source=self.path) from error
+            raise CatalogError(f"cannot be read as vectors: {reason(error, self.name)}", source=self.path) from error
         columns = [str(column) for column in about["fields"]]
         if self._column not in columns:
             near = get_close_matches(self._column, columns, n=1)
@@ -87,9 +89,10 @@ class PolygonLabel:
         try:
             if self._crs is not None and self._crs != self._grid.crs:
                 bounds = transform_bounds(self._grid.crs, self._crs, *bounds)
-            _, fids, encoded, columns = pyogrio.raw.read(
-                self.path, layer=self._layer, columns=[self._column], bbox=bounds, force_2d=True, return_fids=True
-            )
+            with remote_vectors(self.name):
+                _, fids, encoded, columns = pyogrio.raw.read(
+                    self.name, layer=self._layer, columns=[self._column], bbox=bounds, force_2d=True, return_fids=True
+                )
             order = np.argsort(fids, kind="stable")
             shapes = shapely.from_wkb(encoded[order])
             kept = [i for i, shape_ in enumerate(shapes) if shape_ is not None and not shape_.is_empty]
@@ -97,8 +100,8 @@ class PolygonLabel:
             if geometries and self._crs is not None and self._crs != self._grid.crs:
                 geometries = transform_geom(self._crs, self._grid.crs, geometries)
         except (DataSourceError, DataLayerError, RasterioError, shapely.errors.GEOSException) as error:
-            reason = gdal_reason(error, self.path)
-            raise CatalogError(f"cannot be read, it may be damaged: {reason}", source=self.path) from error
+            told = reason(error, self.name)
+            raise CatalogError(f"cannot be read, it may be damaged: {told}", source=self.path) from error
         values = columns[0][order].tolist()
         return [(geometry, self._code(values[i])) for geometry, i in zip(geometries, kept, strict=True)]
 
@@ -131,13 +134,13 @@ class PolygonLabel:
 
 def _only_layer(path: str) -> str:
     """The one layer with geometries of a vector file."""
-    if not is_remote(path):
-        require_file(path)
+    require_file(path)
     try:
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        with remote_vectors(path):
+            layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
     except DataSourceError as error:
-        raise CatalogError(f"cannot be read as vectors: {gdal_reason(error, path)}", source=path) from error
+        raise CatalogError(f"cannot be read as vectors: {reason(error, path)}", source=telling(path)) from error
     if len(layers) != 1:
         told = f"has the layers {', '.join(layers)}; choose one by labels.layer" if layers else "has no geometries"
-        raise CatalogError(told, source=path)
+        raise CatalogError(told, source=telling(path))
     return layers[0]

@@ -84,7 +84,7 @@ def open_image(catalog: Catalog, pair: Pair) -> tuple[Scene, Window]:
             scene.close()
             raise CatalogError(
                 f"its pixels of {coarse:.3g} m are too coarse to be read at gsd_m {catalog.gsd_m:g} of the catalog",
-                source=pair.image,
+                source=scene.path,
             ) from error
     used = Window(*pair.window) if pair.window else scene.extent
     top, bottom = _working_pixels(scene.grid.rows, used.top, used.bottom)

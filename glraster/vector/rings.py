@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from glraster.vector.arcs import NONE, Int32Array
 from glraster.vector.compiled import compiled, inlined
-from glraster.vector.trace import NONE, Int32Array
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from glraster.vector.arcs import NONE, Int32Array
 from glraster.vector.compiled import compiled
 from glraster.vector.simplify import BoolArray, Simplification, arc_links, chains, cut_corners, round_levels
-from glraster.vector.trace import NONE, Int32Array
 
 STRIP_PX = 96
 """Rows on either side of a seam whose vertices are free again."""

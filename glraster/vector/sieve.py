@@ -6,18 +6,18 @@ part is merged first, until every part is large enough or has no neighbour; the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from glraster.vector.arcs import NONE, Int32Array
 from glraster.vector.compiled import compiled, inlined
-from glraster.vector.trace import NONE, Int32Array, find_root, join_labels, unite
+from glraster.vector.labels import find_root, join_labels, unite
 
 FloatArray = npt.NDArray[np.float64]
-Bands = Iterable[tuple[int, npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -49,50 +49,73 @@ class Parts(NamedTuple):
     touched: Int32Array
 
 
-def new_values(bands: Bands, blank: int, metrics: RowMetrics, least_area: float, diagonal: bool) -> Int32Array:
-    """The value of every label, numbered through all bands, when no part is smaller than it must be.
+class BandParts(NamedTuple):
+    """The parts of one band of rows, with labels local to it: of the row above the band, of its last row; value and
+    area of every label; pairs of labels with the length of their common border.
+    """
+
+    above: Int32Array
+    below: Int32Array
+    value: Int32Array
+    area: FloatArray
+    borders: tuple[Int32Array, Int32Array, FloatArray]
+
+
+def band_parts(pixels: npt.NDArray[Any], blank: int, metrics: RowMetrics, first_row: int, diagonal: bool) -> BandParts:
+    """Number and measure the parts of a band.
 
     Args:
-        bands: first row, and pixels with the row above the band, as for `trace`.
-        metrics: sizes in one unit, the one of `least_area`.
+        pixels: with the row above the band, as for `trace`.
+        blank: value of pixels without class.
+        metrics: sizes of the rows of the raster, or of this band's.
+        first_row: of the band.
         diagonal: whether parts that touch at a corner are one.
+
+    Memory: 8 bytes per pixel, besides what is returned.
+    """
+    labels, found = number_parts(pixels, diagonal)
+    rows = slice(first_row - metrics.first_row, first_row - metrics.first_row + len(pixels) - 1)
+    area = np.zeros(found)
+    value = np.empty(found, np.int32)
+    _measure_parts(pixels, labels, _padded(metrics.area[rows], len(pixels) - 1), value, area)
+    borders = _common_borders(pixels, labels, blank, (metrics.width[rows], metrics.height[rows]))
+    return BandParts(labels[0].copy(), labels[-1].copy(), value, area, borders)
+
+
+def new_values(bands: Iterable[BandParts], blank: int, least_area: float) -> list[Int32Array]:
+    """The value of every label of every band when no part is smaller than it must be.
+
+    Args:
+        bands: from top to bottom.
+        blank: value of pixels without class.
+        least_area: in the unit of the bands' sizes.
 
     Memory: about 60 bytes per part, 100 for one that is too small.
     """
     parent = np.empty(0, np.int32)
-    values, areas, borders = [], [], []
+    values, areas, borders, ends = [], [], [], [0]
     below: Int32Array | None = None
-    count = 0
-    for first_row, pixels in bands:
-        labels, found = number_parts(pixels, diagonal)
-        rows = slice(first_row - metrics.first_row, first_row - metrics.first_row + len(pixels) - 1)
-        area = np.zeros(found)
-        value = np.empty(found, np.int32)
-        _measure_parts(pixels, labels, _padded(metrics.area[rows], len(pixels) - 1), value, area)
-        parent = np.concatenate([parent, np.arange(count, count + found, dtype=np.int32)])
+    for band in bands:
+        count = ends[-1]
+        parent = np.concatenate([parent, np.arange(count, count + len(band.value), dtype=np.int32)])
         if below is not None:
-            join_labels(parent, below, labels[0] + np.int32(count))
-        below = labels[-1] + np.int32(count)
-        values.append(value)
-        areas.append(area)
-        borders.append(_common_borders(pixels, labels, blank, (metrics.width[rows], metrics.height[rows]), count))
-        count += found
+            join_labels(parent, below, band.above + np.int32(count))
+        below = band.below + np.int32(count)
+        values.append(band.value)
+        areas.append(band.area)
+        one, two, length = band.borders
+        borders.append((one + np.int32(count), two + np.int32(count), length))
+        ends.append(count + len(band.value))
     value, area = np.concatenate(values), np.concatenate(areas)
     _merge_small(parent, value, area, _joined(borders), (blank, least_area))
-    return value
+    return np.split(value, ends[1:-1])
 
 
-def with_new_values(bands: Bands, values: Int32Array, diagonal: bool) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """The same bands again, every pixel with the new value of its label."""
-    count, above = 0, None
-    for first_row, pixels in bands:
-        labels, found = number_parts(pixels, diagonal)
-        merged = values[count : count + found].astype(pixels.dtype)[labels]
-        if above is not None:
-            merged[0] = above
-        above = merged[-1].copy()
-        count += found
-        yield first_row, merged
+def with_new_values(pixels: npt.NDArray[Any], values: npt.NDArray[Any], diagonal: bool) -> npt.NDArray[Any]:
+    """A band again, with the row above it, every pixel with the new value of its label."""
+    labels, _ = number_parts(pixels, diagonal)
+    merged: npt.NDArray[Any] = values.astype(pixels.dtype)[labels]
+    return merged
 
 
 def number_parts(pixels: npt.NDArray[Any], diagonal: bool) -> tuple[Int32Array, int]:
@@ -157,7 +180,7 @@ def _measure_parts(pixels: Any, labels: Any, row_area: Any, value: Any, area: An
 
 
 def _common_borders(
-    pixels: npt.NDArray[Any], labels: Int32Array, blank: int, sizes: tuple[FloatArray, FloatArray], offset: int
+    pixels: npt.NDArray[Any], labels: Int32Array, blank: int, sizes: tuple[FloatArray, FloatArray]
 ) -> tuple[Int32Array, Int32Array, FloatArray]:
     """Pairs of labels of different parts with the length of their common border."""
     rows = len(pixels) - 1
@@ -168,8 +191,7 @@ def _common_borders(
     one = np.concatenate([labels[1:][level], labels[1:, 1:][upright]])
     two = np.concatenate([labels[:-1][level], labels[1:, :-1][upright]])
     length = np.concatenate([width[np.nonzero(level)[0]], height[np.nonzero(upright)[0]]])
-    one, two, length = _summed(np.minimum(one, two), np.maximum(one, two), length)
-    return one + np.int32(offset), two + np.int32(offset), length
+    return _summed(np.minimum(one, two), np.maximum(one, two), length)
 
 
 def _joined(borders: list[tuple[Int32Array, Int32Array, FloatArray]]) -> tuple[Int32Array, Int32Array, FloatArray]:

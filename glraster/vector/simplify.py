@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from glraster.vector.arcs import NONE, Int32Array, relink
 from glraster.vector.compiled import compiled, inlined
-from glraster.vector.trace import NONE, Band, Int32Array
+from glraster.vector.trace import Band
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -236,14 +237,8 @@ def _push(c: Chains, size: int, area2: int, vertex: int) -> int:
 def _cut(c: Chains, vertex: int) -> None:
     a, b = c.one[vertex], c.two[vertex]
     c.alive[vertex] = False
-    if c.one[a] == vertex:
-        c.one[a] = b
-    else:
-        c.two[a] = b
-    if c.one[b] == vertex:
-        c.one[b] = a
-    else:
-        c.two[b] = a
+    relink(c.one, c.two, a, vertex, b)
+    relink(c.one, c.two, b, vertex, a)
 
 
 @compiled

@@ -1,13 +1,6 @@
 """Trace the borders between the classes of one band of rows: arcs, the nodes where they meet, the labels beside them.
 
-A *lattice point* is a corner of pixels. Borders run along the lattice between pixels of different classes. A *node* is
-a lattice point where three or four borders meet, or where a border crosses the upper edge of a band (a *seam*). An
-*arc* is a border from node to node, or a closed one without node. A *face* is a 4-connected set of pixels of one class;
-while a band is traced it may have several *labels*.
-
-The sweep goes line by line from top to bottom. Every border that crosses the current line is an *arm*: one of the two
-growing ends of an arc. Directions are numbered clockwise from the north, 0 to 3. Half-edge `2 * arc` runs along the
-arc, `2 * arc + 1` against it; each has its face on the left (seen on the image, north up).
+The terms are those of `glraster.vector.arcs`.
 """
 
 from __future__ import annotations
@@ -18,47 +11,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from glraster.vector.arcs import (
+    ARCS,
+    LABELS,
+    NODES,
+    NONE,
+    PAIRS,
+    POINTS,
+    PORT,
+    SPARE_ARMS,
+    SPARE_POINT,
+    VERTICES,
+    Int32Array,
+    Sweep,
+    end_arm,
+    lattice_point,
+)
 from glraster.vector.compiled import compiled, inlined
-
-Int32Array = npt.NDArray[np.int32]
-
-NONE, PORT = -1, -2
-_POINTS, _SPARE_POINT, _SPARE_ARMS, _LABELS, _NODES, _ARCS, _VERTICES, _PAIRS = range(8)
-
-
-class Sweep(NamedTuple):
-    """The state of a sweep: arrays that grow between lines, and how much of them is in use.
-
-    Points of open arcs are a linked list (`x`, `y`, two neighbours). `end`, `mate`, `tag` say for every arm its last
-    point, the arm at the arc's other end, and where it ended (`4 * node + direction`, or `PORT - column` at the lower
-    edge of the band; NONE while it grows). `up` is the arm and `label` the face of every column on the current line.
-    """
-
-    x: Int32Array
-    y: Int32Array
-    one: Int32Array
-    two: Int32Array
-    end: Int32Array
-    mate: Int32Array
-    tag: Int32Array
-    spare: Int32Array
-    up: Int32Array
-    label: Int32Array
-    top: Int32Array
-    parent: Int32Array
-    value: Int32Array
-    slots: Int32Array
-    start: Int32Array
-    left: Int32Array
-    right: Int32Array
-    origin: Int32Array
-    target: Int32Array
-    vx: Int32Array
-    vy: Int32Array
-    pairs: Int32Array
-    total: npt.NDArray[np.float64]
-    seen: npt.NDArray[np.int64]
-    used: npt.NDArray[np.int64]
+from glraster.vector.labels import label_south_east, new_label
 
 
 class Band(NamedTuple):
@@ -103,215 +73,6 @@ class Band(NamedTuple):
 
 
 @inlined
-def find_root(parent: Int32Array, label: int) -> int:
-    while parent[label] != label:
-        parent[label] = parent[parent[label]]
-        label = parent[label]
-    return label
-
-
-@inlined
-def unite(parent: Int32Array, one: int, two: int) -> None:
-    one, two = find_root(parent, one), find_root(parent, two)
-    if one < two:
-        parent[two] = one
-    elif two < one:
-        parent[one] = two
-
-
-@compiled
-def join_labels(parent: Int32Array, one: Int32Array, two: Int32Array) -> None:
-    """Note that labels stand for the same face, pair by pair. Parents always have the smaller number."""
-    for i in range(len(one)):
-        if i == 0 or one[i] != one[i - 1] or two[i] != two[i - 1]:
-            unite(parent, one[i], two[i])
-
-
-@inlined
-def _new_label(s: Sweep, value: int) -> int:
-    label = s.used[_LABELS]
-    s.parent[label] = label
-    s.value[label] = value
-    s.total[label], s.seen[label] = 0.0, 0
-    s.used[_LABELS] = label + 1
-    return int(label)
-
-
-@inlined
-def _new_point(s: Sweep, x: int, y: int) -> int:
-    point = s.used[_SPARE_POINT]
-    if point != NONE:
-        s.used[_SPARE_POINT] = s.one[point]
-    else:
-        point = s.used[_POINTS]
-        s.used[_POINTS] = point + 1
-    s.x[point], s.y[point], s.one[point], s.two[point] = x, y, NONE, NONE
-    return int(point)
-
-
-@inlined
-def _link(s: Sweep, one: int, two: int) -> None:
-    if s.one[one] == NONE:
-        s.one[one] = two
-    else:
-        s.two[one] = two
-    if s.one[two] == NONE:
-        s.one[two] = one
-    else:
-        s.two[two] = one
-
-
-@inlined
-def _new_arms(s: Sweep, point: int, tag: int) -> int:
-    """Begin an arc at a point: two mated arms, the first of which has already ended where `tag` says."""
-    spare = s.used[_SPARE_ARMS]
-    first, second = s.spare[spare - 1], s.spare[spare - 2]
-    s.used[_SPARE_ARMS] = spare - 2
-    s.end[first], s.mate[first], s.tag[first] = point, second, tag
-    s.end[second], s.mate[second], s.tag[second] = point, first, NONE
-    return int(second)
-
-
-@inlined
-def _grow(s: Sweep, arm: int, x: int, y: int) -> int:
-    point = _new_point(s, x, y)
-    _link(s, s.end[arm], point)
-    s.end[arm] = point
-    return point
-
-
-@inlined
-def _store(s: Sweep, first: int, second: int, faces: tuple[int, int]) -> None:
-    """Write out an arc from the end of arm `first` to that of arm `second` and recycle its points and arms."""
-    arc, n = s.used[_ARCS], s.used[_VERTICES]
-    s.start[arc], s.left[arc], s.right[arc] = n, faces[0], faces[1]
-    s.origin[arc], s.target[arc] = s.tag[first], s.tag[second]
-    if s.tag[first] >= 0:
-        s.slots[s.tag[first]] = 2 * arc
-    if s.tag[second] >= 0:
-        s.slots[s.tag[second]] = 2 * arc + 1
-    before, point, begin = NONE, s.end[first], s.end[first]
-    while True:
-        s.vx[n], s.vy[n] = s.x[point], s.y[point]
-        n += 1
-        following = s.one[point] if s.one[point] != before else s.two[point]
-        before = point
-        s.one[point], s.used[_SPARE_POINT] = s.used[_SPARE_POINT], point
-        if following == NONE or following == begin:  # noqa: SIM109 (numba knows no "in" for tuples)
-            break
-        point = following
-    s.used[_VERTICES], s.used[_ARCS] = n, arc + 1
-    spare = s.used[_SPARE_ARMS]
-    s.spare[spare], s.spare[spare + 1] = first, second
-    s.used[_SPARE_ARMS] = spare + 2
-
-
-@inlined
-def _end_arm(s: Sweep, arm: int, tag: int, place: tuple[int, int], faces: tuple[int, int]) -> None:
-    """End an arm at a node or port; `faces` are left and right of the way back along it."""
-    _grow(s, arm, place[0], place[1])
-    s.tag[arm] = tag
-    if s.tag[s.mate[arm]] != NONE:
-        _store(s, arm, s.mate[arm], faces)
-
-
-@inlined
-def _join(s: Sweep, upper: int, level: int, place: tuple[int, int], faces: tuple[int, int]) -> None:
-    """Join two arms at a corner that is open to the north and west; `faces` are those south-east and north-west."""
-    point = _grow(s, upper, place[0], place[1])
-    if s.mate[upper] == level:
-        _link(s, s.end[level], point)
-        s.end[level] = point
-        _store(s, upper, level, (faces[1], faces[0]))
-        return
-    _link(s, s.end[level], point)
-    one, two = s.mate[upper], s.mate[level]
-    s.mate[one], s.mate[two] = two, one
-    spare = s.used[_SPARE_ARMS]
-    s.spare[spare], s.spare[spare + 1] = upper, level
-    s.used[_SPARE_ARMS] = spare + 2
-    if s.tag[one] != NONE and s.tag[two] != NONE:
-        _store(s, one, two, faces)
-
-
-@inlined
-def _node(
-    s: Sweep, column: int, place: tuple[int, int], borders: tuple[bool, ...], faces: tuple[int, ...], level: int
-) -> int:
-    """End the arms from the north and west and begin those to the east and south."""
-    node = s.used[_NODES]
-    s.used[_NODES] = node + 1
-    s.slots[4 * node : 4 * node + 4] = NONE
-    if borders[0] and s.up[column] == PORT:
-        s.top[column] = node
-    elif borders[0]:
-        _end_arm(s, s.up[column], 4 * node, place, (faces[0], faces[1]))
-    if borders[3]:
-        _end_arm(s, level, 4 * node + 3, place, (faces[3], faces[0]))
-    s.up[column] = NONE
-    if borders[2]:
-        s.up[column] = _new_arms(s, _new_point(s, place[0], place[1]), 4 * node + 2)
-    return _new_arms(s, _new_point(s, place[0], place[1]), 4 * node + 1) if borders[1] else NONE
-
-
-@inlined
-def _lattice_point(
-    s: Sweep, column: int, place: tuple[int, int], borders: tuple[bool, ...], faces: tuple[int, ...], level: int
-) -> int:
-    """Let the borders at a lattice point go on, turn, begin or end; return the arm that leaves to the east."""
-    north, east, south, west = borders
-    degree = int(north) + int(east) + int(south) + int(west)
-    if degree > 2 or (north and s.up[column] == PORT):
-        return _node(s, column, place, borders, faces, level)
-    if degree == 0 or north == south:
-        return level
-    if north and west:
-        _join(s, s.up[column], level, place, (faces[2], faces[0]))
-        s.up[column] = NONE
-        return NONE
-    if north:
-        arm = s.up[column]
-        _grow(s, arm, place[0], place[1])
-        s.up[column] = NONE
-        return int(arm)
-    if west:
-        _grow(s, level, place[0], place[1])
-        s.up[column] = level
-        return NONE
-    point = _new_point(s, place[0], place[1])
-    arm = _new_arms(s, point, NONE)
-    s.up[column] = arm
-    return int(s.mate[arm])
-
-
-@inlined
-def _label_south_east(s: Sweep, pixels: tuple[int, ...], known: tuple[int, ...], diagonal: bool) -> int:
-    """The label of the pixel south-east of a lattice point, whose three neighbours are known."""
-    nw, ne, se, sw = pixels
-    if diagonal and nw == se and ne != se and sw != se:
-        label = _new_label(s, se)
-        _note_pair(s, known[0], label)
-    elif se == ne:
-        label = known[1]
-        if sw == se and nw != se:
-            unite(s.parent, label, known[3])
-    elif se == sw:
-        label = known[3]
-    else:
-        label = _new_label(s, se)
-    if diagonal and ne == sw and nw != ne and se != ne:
-        _note_pair(s, known[1], known[3])
-    return label
-
-
-@inlined
-def _note_pair(s: Sweep, one: int, two: int) -> None:
-    pair = s.used[_PAIRS]
-    s.pairs[2 * pair], s.pairs[2 * pair + 1] = one, two
-    s.used[_PAIRS] = pair + 1
-
-
-@inlined
 def _line(s: Sweep, rows: tuple[Any, Any, Any, Any], place: tuple[int, int], first: bool, diagonal: bool) -> None:
     """Sweep along the lattice line between two rows of pixels.
 
@@ -341,11 +102,11 @@ def _line(s: Sweep, rows: tuple[Any, Any, Any, Any], place: tuple[int, int], fir
         north_west = old_label if was_west else s.label[c - 1]
         known = (int(north_west), int(s.label[c]), NONE, int(s.label[c - 1]))
         old_label = s.label[c]
-        label = _label_south_east(s, (int(nw), int(ne), int(se), int(sw)), known, diagonal)
+        label = label_south_east(s, (int(nw), int(ne), int(se), int(sw)), known, diagonal)
         s.label[c] = label
         borders = (nw != ne, ne != se, se != sw, sw != nw)
         at = (place[0] + c, place[1])
-        level = _lattice_point(s, c, at, borders, (known[0], known[1], int(label), known[3]), level)
+        level = lattice_point(s, c, at, borders, (known[0], known[1], int(label), known[3]), level)
         was_west = borders[1]
         c += 1
 
@@ -355,23 +116,23 @@ def _has_room(s: Sweep, columns: int) -> bool:
     used = s.used
     most = 4 * columns
     return bool(
-        used[_POINTS] + most <= len(s.x)
-        and used[_LABELS] + columns <= len(s.parent)
-        and 4 * (used[_NODES] + columns) <= len(s.slots)
-        and used[_ARCS] + 2 * columns <= len(s.start)
-        and used[_VERTICES] + used[_POINTS] + most <= len(s.vx)
-        and 2 * (used[_PAIRS] + 2 * columns) <= len(s.pairs)
+        used[POINTS] + most <= len(s.x)
+        and used[LABELS] + columns <= len(s.parent)
+        and 4 * (used[NODES] + columns) <= len(s.slots)
+        and used[ARCS] + 2 * columns <= len(s.start)
+        and used[VERTICES] + used[POINTS] + most <= len(s.vx)
+        and 2 * (used[PAIRS] + 2 * columns) <= len(s.pairs)
     )
 
 
 @compiled
 def _begin(s: Sweep, halo: Any) -> None:
     """Label the row above the band, and open a port wherever a border crosses its lower edge."""
-    label = _new_label(s, halo[0])
+    label = new_label(s, halo[0])
     s.label[0] = label
     for c in range(1, len(halo)):
         if halo[c] != halo[c - 1]:
-            label = _new_label(s, halo[c])
+            label = new_label(s, halo[c])
             s.up[c] = PORT
         s.label[c] = label
 
@@ -402,9 +163,9 @@ def _finish(s: Sweep, place: tuple[int, int]) -> None:
     """End the borders that cross the band's lower edge, and number the labels anew without gaps."""
     for c in range(1, len(s.up)):
         if s.up[c] >= 0:
-            _end_arm(s, s.up[c], PORT - c, (place[0] + c, place[1]), (int(s.label[c - 1]), int(s.label[c])))
+            end_arm(s, s.up[c], PORT - c, (place[0] + c, place[1]), (int(s.label[c - 1]), int(s.label[c])))
     count = 0
-    for i in range(s.used[_LABELS]):
+    for i in range(s.used[LABELS]):
         root = s.parent[i]
         if root == i:
             s.parent[i] = -1 - count
@@ -416,7 +177,7 @@ def _finish(s: Sweep, place: tuple[int, int]) -> None:
             s.parent[i] = s.parent[root]
             s.total[-1 - s.parent[root]] += s.total[i]
             s.seen[-1 - s.parent[root]] += s.seen[i]
-    s.used[_LABELS] = count
+    s.used[LABELS] = count
 
 
 def trace(
@@ -460,7 +221,7 @@ def _empty(columns: int, rows: int) -> Sweep:
     guess = columns * rows // 32
     arms = 4 * columns + 16
     used = np.zeros(8, np.int64)
-    used[_SPARE_POINT], used[_SPARE_ARMS] = NONE, arms
+    used[SPARE_POINT], used[SPARE_ARMS] = NONE, arms
     empty = np.empty
     arrays: tuple[Any, ...] = (
         *(empty(8 * columns, np.int32) for _ in range(4)),
@@ -482,12 +243,12 @@ def _empty(columns: int, rows: int) -> Sweep:
 def _with_room(s: Sweep, columns: int) -> Sweep:
     """The same sweep, with room for a line in every array."""
     needs = {
-        ("x", "y", "one", "two"): s.used[_POINTS] + 4 * columns,
-        ("parent", "value", "total", "seen"): s.used[_LABELS] + columns,
-        ("slots",): 4 * (s.used[_NODES] + columns),
-        ("start", "left", "right", "origin", "target"): s.used[_ARCS] + 2 * columns,
-        ("vx", "vy"): s.used[_VERTICES] + s.used[_POINTS] + 4 * columns,
-        ("pairs",): 2 * (s.used[_PAIRS] + 2 * columns),
+        ("x", "y", "one", "two"): s.used[POINTS] + 4 * columns,
+        ("parent", "value", "total", "seen"): s.used[LABELS] + columns,
+        ("slots",): 4 * (s.used[NODES] + columns),
+        ("start", "left", "right", "origin", "target"): s.used[ARCS] + 2 * columns,
+        ("vx", "vy"): s.used[VERTICES] + s.used[POINTS] + 4 * columns,
+        ("pairs",): 2 * (s.used[PAIRS] + 2 * columns),
     }
     larger = {}
     for names, need in needs.items():
@@ -500,7 +261,7 @@ def _with_room(s: Sweep, columns: int) -> Sweep:
 
 
 def _result(s: Sweep, above: Int32Array, first_row: int, rows: int) -> Band:
-    arcs, vertices, nodes = s.used[_ARCS], s.used[_VERTICES], s.used[_NODES]
+    arcs, vertices, nodes = s.used[ARCS], s.used[VERTICES], s.used[NODES]
     number = -1 - s.parent
 
     def labels(array: Int32Array) -> Int32Array:
@@ -517,12 +278,12 @@ def _result(s: Sweep, above: Int32Array, first_row: int, rows: int) -> Band:
         target=s.target[:arcs].copy(),
         slots=s.slots[: 4 * nodes].reshape(-1, 4).copy(),
         top=s.top,
-        value=s.value[: s.used[_LABELS]].copy(),
+        value=s.value[: s.used[LABELS]].copy(),
         above=labels(above),
         below=labels(s.label),
-        pairs=labels(s.pairs[: 2 * s.used[_PAIRS]]).reshape(-1, 2),
-        total=s.total[: s.used[_LABELS]].copy(),
-        seen=s.seen[: s.used[_LABELS]].copy(),
+        pairs=labels(s.pairs[: 2 * s.used[PAIRS]]).reshape(-1, 2),
+        total=s.total[: s.used[LABELS]].copy(),
+        seen=s.seen[: s.used[LABELS]].copy(),
         first_row=first_row,
         rows=rows,
     )

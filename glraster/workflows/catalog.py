@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +10,6 @@ from statistics import median
 
 import numpy as np
 from rasterio.enums import ColorInterp
-from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from glraster.catalog import Catalog, LabelEncoding, Pair, load_catalog, write_catalog
@@ -29,12 +26,11 @@ from glraster.config import NODATA, LandClass
 from glraster.errors import CatalogError, OutputError, UsageError
 from glraster.model.published import DEEPGLOBE, INRIA
 from glraster.raster.georef import gsd_m
-from glraster.raster.grid import Window
+from glraster.raster.mask import declared_classes, distinct_color
 from glraster.raster.opening import gdal_session
 from glraster.raster.reader import GSD_TOLERANCE
-from glraster.raster.writer import CLASSES_TAG
 from glraster.train.check import CatalogReport, check_catalog
-from glraster.train.image_grid import open_raster
+from glraster.train.image_grid import CatalogRaster
 
 _CONTEXT_PX = 2448
 _MOST_CLASSES = 64
@@ -196,10 +192,10 @@ class _ImageForm:
 def _image_form(pairs: Sequence[Pair]) -> _ImageForm:
     bands, sides, sizes_m = [], [], []
     for pair in pairs:
-        with open_raster(pair.image) as dataset:
-            bands.append(sum(kind != ColorInterp.alpha for kind in dataset.colorinterp))
-            sides.append(max(dataset.shape))
-            sizes_m.append(gsd_m(dataset.crs, dataset.transform, *dataset.shape))
+        with CatalogRaster(pair.image) as image:
+            bands.append(sum(kind != ColorInterp.alpha for kind in image.dataset.colorinterp))
+            sides.append(max(image.shape))
+            sizes_m.append(gsd_m(image.crs, image.transform, *image.shape))
     known = [sum(size) / 2 for size in sizes_m if size is not None]
     alike = len(known) == len(pairs) and max(known) <= min(known) * (1 + GSD_TOLERANCE)
     return _ImageForm(min(bands), float(f"{median(known):.4g}") if alike else None, min(_CONTEXT_PX, max(sides)))
@@ -225,8 +221,8 @@ def _label_meaning(pairs: Sequence[Pair], named: Sequence[tuple[int, str]]) -> _
     """Classes and encoding that follow from the labels; of named classes only the first label is looked at."""
     seen = _Seen()
     for pair in pairs[:1] if named else pairs:
-        with open_raster(pair.label) as dataset:
-            _look(dataset, pair.label, seen)
+        with CatalogRaster(pair.label) as label:
+            _look(label, seen)
     names = dict(named)
     if seen.values <= {0, NODATA} and NODATA in seen.values and names.keys() <= {0, 1}:
         names = names or {0: "background", 1: "foreground"}
@@ -240,43 +236,29 @@ def _label_meaning(pairs: Sequence[Pair], named: Sequence[tuple[int, str]]) -> _
     return _LabelMeaning(_named_classes(names, seen), LabelEncoding("index"), ignore)
 
 
-def _look(dataset: DatasetReader, path: str, seen: _Seen) -> None:
+def _look(label: CatalogRaster, seen: _Seen) -> None:
+    dataset = label.dataset
     if dataset.count >= 3:
         raise CatalogError(
-            f"{path}: has {dataset.count} bands, so it is a coloured mask; write the catalog by hand with encoding: rgb"
+            f"{label.path}: has {dataset.count} bands, so it is a coloured mask; write the catalog by hand with "
+            "encoding: rgb"
         )
-    for block in Window(0, 0, *dataset.shape).blocks(*_BLOCK):
+    for block in label.extent.blocks(*_BLOCK):
         source = RasterioWindow(block.left, block.top, block.width, block.height)
-        values = dataset.read(1, window=source)
-        seen.values |= set(np.unique(values[dataset.read_masks(1, window=source) > 0]).tolist())
+        values = label.read_bands(1, window=source)
+        seen.values |= set(np.unique(values[label.read_masks(1, window=source) > 0]).tolist())
     strange = sorted(value for value in seen.values if value not in range(NODATA + 1))
     if strange or len(seen.values) > _MOST_CLASSES:
         told = f"the value {strange[0]:g}" if strange else f"more than {_MOST_CLASSES} values"
         raise CatalogError(
-            f"{path}: has {told}, so it holds no class ids; write the catalog by hand with labels.values"
+            f"{label.path}: has {told}, so it holds no class ids; write the catalog by hand with labels.values"
         )
     seen.values = {int(value) for value in seen.values}
-    seen.declared |= _declared(dataset)
+    seen.declared |= {c.id: c for c in declared_classes(dataset)}
     if ColorInterp.palette in dataset.colorinterp[:1]:
         seen.colors |= {value: color[:3] for value, color in dataset.colormap(1).items()}
 
 
-def _declared(dataset: DatasetReader) -> dict[int, LandClass]:
-    """The classes of a mask that glraster wrote; none where the tag is absent or damaged."""
-    try:
-        listed = json.loads(dataset.tags().get(CLASSES_TAG, "[]"))
-        return {int(c["id"]): LandClass(int(c["id"]), str(c["name"]), tuple(c["color"])) for c in listed}
-    except (ValueError, TypeError, KeyError):
-        return {}
-
-
 def _named_classes(names: dict[int, str], seen: _Seen) -> tuple[LandClass, ...]:
     colors = {**seen.colors, **{c.id: c.color for c in seen.declared.values()}}
-    return tuple(LandClass(i, name, colors.get(i, _distinct_color(i))) for i, name in names.items())
-
-
-def _distinct_color(position: int) -> tuple[int, int, int]:
-    """A colour unlike those of the positions before: hues a golden section apart."""
-    rgb = colorsys.hsv_to_rgb(position * 0.618034 % 1, 0.75, 0.9 if position % 2 == 0 else 0.65)
-    red, green, blue = (round(255 * part) for part in rgb)
-    return red, green, blue
+    return tuple(LandClass(i, name, colors.get(i, distinct_color(i))) for i, name in names.items())

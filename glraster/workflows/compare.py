@@ -28,6 +28,7 @@ from glraster.metrics.records import ClassScores, Evaluation, SceneScores, TileS
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
 from glraster.raster.mask import Mask
+from glraster.raster.remote import telling
 from glraster.train.labels import LabelReader, unknown_text
 from glraster.workflows.truth import Legend
 
@@ -166,8 +167,8 @@ class Comparison:
         if strange:
             told = unknown_text(strange).split("; add them", maxsplit=1)[0]
             raise TruthError(
-                f"{self.reader.pair.label}: {told}; the classes are {', '.join(self.legend.names)}: name the truth's "
-                "values with --classes, or leave them out with --ignore"
+                f"{telling(self.reader.pair.label)}: {told}; the classes are {', '.join(self.legend.names)}: name the "
+                "truth's values with --classes, or leave them out with --ignore"
             )
 
 

@@ -15,6 +15,7 @@ from glraster.metrics.protocols import deepglobe_scores, inria_scores
 from glraster.metrics.records import Evaluation, PointEvaluation, SceneScores
 from glraster.raster.mask import Mask
 from glraster.raster.opening import gdal_session
+from glraster.raster.remote import telling
 from glraster.train.labels import LabelReader
 from glraster.workflows.compare import (
     Comparison,
@@ -81,21 +82,21 @@ def evaluate(
     Memory depends on the tolerance and the number of classes, not on the size of the map.
     """
     chosen = options or EvaluateOptions()
-    map_name, truth_name = str(prediction), str(truth)
-    with gdal_session(), Mask(map_name) as mask:
+    truth_name, told = str(truth), telling(str(truth))
+    with gdal_session(), Mask(str(prediction)) as mask:
         if truth_kind(truth_name, chosen.truth.layer) == "points":
             if chosen.protocol is not None:
-                raise UsageError(f"--protocol {chosen.protocol} needs a truth of every pixel; {truth_name} has points")
+                raise UsageError(f"--protocol {chosen.protocol} needs a truth of every pixel; {told} has points")
             return evaluate_points(mask, truth_name, chosen.truth)
         form = replace(chosen.truth, zero_and_255=chosen.protocol == "inria")
         try:
             with opened_truth(mask, truth_name, form) as (reader, legend):
                 _check_protocol(legend, chosen.protocol)
                 worst = WorstTiles(chosen.worst)
-                scene = Comparison(Path(map_name).stem, mask, reader, legend, chosen.tolerance).count(0, worst)
+                scene = Comparison(Path(mask.path).stem, mask, reader, legend, chosen.tolerance).count(0, worst)
         except CatalogError as error:
             raise as_truth_error(error, truth_name) from error
-        return _finished([scene], legend, worst, (map_name, truth_name), chosen)
+        return _finished([scene], legend, worst, (mask.path, told), chosen)
 
 
 def evaluate_catalog(
@@ -147,11 +148,12 @@ def _mask_folder(kept: Path | None) -> Iterator[Path]:
 
 def _map(pair: Pair, path: Path, options: EvaluateOptions) -> Path:
     """The map of a scene; one that a model made before is not made again."""
-    import rasterio
+    from affine import Affine
 
     from glraster.model.checkpoint import model_id
     from glraster.model.default import model_path
     from glraster.raster.georef import raster_bounds
+    from glraster.raster.open_raster import OpenRaster
     from glraster.workflows.segment import SegmentOptions, segment
 
     if path.exists():
@@ -163,8 +165,8 @@ def _map(pair: Pair, path: Path, options: EvaluateOptions) -> Path:
     bounds = None
     if pair.window is not None:
         top, left, height, width = pair.window
-        with rasterio.open(pair.image) as image:
-            bounds = raster_bounds(image.transform @ rasterio.Affine.translation(left, top), height, width)
+        with OpenRaster(pair.image) as image:
+            bounds = raster_bounds(image.transform @ Affine.translation(left, top), height, width)
     segment(pair.image, path, options.model, SegmentOptions(bounds=bounds, device=options.device))
     return path
 

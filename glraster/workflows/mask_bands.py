@@ -7,28 +7,48 @@ import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.grid import Window
 from glraster.vector.ground import NoGround, Plane
-from glraster.vector.sieve import RowMetrics, new_values, with_new_values
-from glraster.vector.simplify import simplify_band
+from glraster.vector.sieve import RowMetrics, band_parts, new_values, with_new_values
+from glraster.vector.simplify import Simplification, simplify_band
 from glraster.vector.trace import Band, trace
 from glraster.workflows.mask_job import VectorizeJob
 
-_Pixels = tuple[int, npt.NDArray[Any], npt.NDArray[np.float32] | None]
+Pixels = npt.NDArray[Any]
+
+_Measured = npt.NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """How bands are traced: rows of a band, whether parts that touch at a corner are one, what is simplified."""
+
+    rows: int
+    diagonal: bool
+    simplification: Simplification | None
+
+    @staticmethod
+    def of(job: VectorizeJob) -> Tracing:
+        rows, options = job.mask.band_rows, job.options
+        if options.min_area_m2 is not None:  # a band has a label for every pixel
+            rows = max(1, rows // 2)
+        return Tracing(rows, options.connectivity == 8, job.simplification)
 
 
 def traced_bands(job: VectorizeJob) -> Generator[Band, None, None]:
     """Trace every band of the mask, from top to bottom.
 
-    Memory: as many bands as there are workers, and two more.
+    Memory: as many bands as there are threads, and two more.
     """
-    waiting: queue.Queue[Future[Band] | BaseException | None] = queue.Queue(maxsize=job.workers)
-    stopped = threading.Event()
+    waiting: queue.Queue[Future[Band] | BaseException | None] = queue.Queue(maxsize=job.threads)
+    stopped, tracing = threading.Event(), Tracing.of(job)
 
     def put(item: Future[Band] | BaseException | None) -> None:
         placed = False
@@ -42,12 +62,12 @@ def traced_bands(job: VectorizeJob) -> Generator[Band, None, None]:
             for item in _pixels(job):
                 if stopped.is_set():
                     return
-                put(pool.submit(_trace, job, item))
+                put(pool.submit(trace_band, job.mask, tracing, *item))
             put(None)
         except BaseException as error:
             put(error)
 
-    with ThreadPoolExecutor(job.workers) as pool:
+    with ThreadPoolExecutor(job.threads) as pool:
         reader = threading.Thread(target=read, args=(pool,), name="mask reader", daemon=True)
         reader.start()
         try:
@@ -60,34 +80,42 @@ def traced_bands(job: VectorizeJob) -> Generator[Band, None, None]:
             reader.join()
 
 
-def _pixels(job: VectorizeJob) -> Iterator[_Pixels]:
+def _pixels(job: VectorizeJob) -> Iterator[tuple[int, Pixels, _Measured]]:
     """First row, class values with the row above, and measured values of every band."""
-    region = job.mask.region
     for top, pixels in _class_values(job):
-        measured = None
-        if job.confidence is not None:
-            height = min(len(pixels) - 1, region.bottom - top)
-            measured = np.full(pixels.shape, np.nan, np.float32)
-            window = Window(top, region.left, height, region.width)
-            measured[1 : 1 + height, 1 : 1 + region.width] = job.confidence.read_measured(window)
-        yield top, pixels, measured
+        yield top, pixels, measured_values(job.mask, job.confidence, top, pixels)
 
 
-def _trace(job: VectorizeJob, item: _Pixels) -> Band:
-    top, pixels, measured = item
-    band = trace(pixels, top, job.mask.region.left - 1, job.options.connectivity == 8, measured)
-    return band if job.simplification is None else simplify_band(band, job.mask.blank, job.simplification)
+def measured_values(mask: ClassRaster, confidence: ClassRaster | None, top: int, pixels: Pixels) -> _Measured:
+    """What another raster measured on the pixels of a band of the mask, NaN where nothing; None without that raster."""
+    if confidence is None:
+        return None
+    region = mask.region
+    height = min(len(pixels) - 1, region.bottom - top)
+    measured = np.full(pixels.shape, np.nan, np.float32)
+    window = Window(top, region.left, height, region.width)
+    measured[1 : 1 + height, 1 : 1 + region.width] = confidence.read_measured(window)
+    return measured
 
 
-def _class_values(job: VectorizeJob) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+def trace_band(mask: ClassRaster, tracing: Tracing, top: int, pixels: Pixels, measured: _Measured) -> Band:
+    """Trace and simplify one band, whose first row is `top`."""
+    band = trace(pixels, top, mask.region.left - 1, tracing.diagonal, measured)
+    return band if tracing.simplification is None else simplify_band(band, mask.blank, tracing.simplification)
+
+
+def _class_values(job: VectorizeJob) -> Iterator[tuple[int, Pixels]]:
     """The mask's bands, with small parts merged where that was asked for."""
-    mask, least = job.mask, job.options.min_area_m2
+    mask, least, tracing = job.mask, job.options.min_area_m2, Tracing.of(job)
+    bands = mask.bands(tracing.rows)
     if least is None:
-        return mask.bands(mask.band_rows)
-    diagonal = job.options.connectivity == 8
-    rows = max(1, mask.band_rows // 2)
-    values = new_values(mask.bands(rows), mask.blank, row_metrics(job), least, diagonal)
-    return with_new_values(mask.bands(rows), values, diagonal)
+        yield from bands
+        return
+    metrics = row_metrics(job)
+    parts = (band_parts(pixels, mask.blank, metrics, top, tracing.diagonal) for top, pixels in bands)
+    values = new_values(parts, mask.blank, least)
+    for (top, pixels), new in zip(mask.bands(tracing.rows), values, strict=True):
+        yield top, with_new_values(pixels, new, tracing.diagonal)
 
 
 def row_metrics(job: VectorizeJob) -> RowMetrics:

@@ -48,7 +48,7 @@ class VectorizeOptions:
         bounds: (left, bottom, right, top) in the mask's CRS; the whole mask otherwise.
         catalog: a catalog that names the classes where the mask does not.
         overwrite: replace an output. resume: accepted after an interruption, which leaves nothing to go on from.
-        workers: threads that trace; one for every two cores otherwise.
+        threads: that trace; one for every two cores otherwise.
     """
 
     simplify_m: float | None = None
@@ -64,7 +64,7 @@ class VectorizeOptions:
     catalog: str | Path | None = None
     overwrite: bool = False
     resume: bool = False
-    workers: int | None = None
+    threads: int | None = None
 
 
 class _Names(dict[int, str]):
@@ -93,8 +93,8 @@ class VectorizeJob:
         return self.output == "-"
 
     @property
-    def workers(self) -> int:
-        return self.options.workers or max(1, (os.cpu_count() or 2) // 2)
+    def threads(self) -> int:
+        return self.options.threads or max(1, (os.cpu_count() or 2) // 2)
 
     @contextmanager
     def collector(self) -> Iterator[Dissolver | None]:
@@ -170,8 +170,8 @@ def _check_numbers(options: VectorizeOptions) -> None:
             raise UsageError(f"{name} {value:g} must be positive")
     if options.connectivity not in (4, 8):
         raise UsageError(f"--connectivity {options.connectivity} must be 4 or 8")
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"--workers {options.workers} must be at least 1")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"--threads {options.threads} must be at least 1")
 
 
 def check_output(output: str, mask: str, overwrite: bool) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -17,9 +15,8 @@ from rasterio.windows import Window as RasterioWindow
 from glraster.errors import SceneError
 from glraster.raster.grid import Window
 from glraster.raster.mask import Mask
-from glraster.raster.opening import reason
-from glraster.raster.writer import GDAL_ERRORS
-from glraster.train.image_grid import ImageGrid, grid_of
+from glraster.raster.open_raster import OpenRaster
+from glraster.train.image_grid import grid_of
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -27,7 +24,7 @@ _WHITE = 255
 _STRETCH = (2, 98)
 
 
-class SceneView:
+class SceneView(OpenRaster):
     """A scene seen on the grid of a map, as RGB bytes; use as a context manager.
 
     Its first three bands that are not alpha are shown (one band: grey); pixels that are not bytes are stretched
@@ -35,51 +32,39 @@ class SceneView:
     """
 
     def __init__(self, path: str, mask: Mask) -> None:
-        self.path = path
-        try:
-            self._source: DatasetReader = rasterio.open(path)
-        except GDAL_ERRORS as error:
-            raise SceneError(f"{path}: cannot be opened as a raster: {reason(error, path)}") from error
-        self._dataset: DatasetReader | WarpedVRT = self._source
-        try:
-            self._indexes = _shown_bands(self._source, path)
-            self._dataset = self._on_grid(mask)
+        super().__init__(path)
+        self._shown: DatasetReader | WarpedVRT = self.dataset
+        self._mask = mask
+        with self.closed_on_error():
+            self._indexes = _shown_bands(self.dataset, self.path)
+            self._shown = self._on_grid(mask)
             self._range = self._value_range()
-        except SceneError:
-            self.close()
-            raise
 
     def _on_grid(self, mask: Mask) -> DatasetReader | WarpedVRT:
-        grid = ImageGrid(mask.path, mask.shape, mask.crs, mask.transform)
-        own = grid_of(self._source, self.path)
-        if grid.mismatch(own) is None:
-            return self._source
-        if not (mask.crs and self._source.crs):
+        if grid_of(mask).mismatch(grid_of(self)) is None:
+            return self.dataset
+        if not (mask.crs and self.crs):
             raise SceneError(f"{self.path}: is not the scene of {mask.path}: their sizes differ and one has no CRS")
         form = {"crs": mask.crs, "transform": mask.transform, "height": mask.shape[0], "width": mask.shape[1]}
-        return WarpedVRT(self._source, resampling=Resampling.bilinear, add_alpha=self._source.nodata is None, **form)
+        return WarpedVRT(self.dataset, resampling=Resampling.bilinear, add_alpha=self.dataset.nodata is None, **form)
 
     def _value_range(self) -> tuple[float, float] | None:
-        if self._source.dtypes[self._indexes[0] - 1] == "uint8":
+        if self.dataset.dtypes[self._indexes[0] - 1] == "uint8":
             return None
-        pixels, valid = self._pixels(Window(0, 0, self._dataset.height, self._dataset.width), 1024)
+        pixels, valid = self._pixels(Window(0, 0, self._shown.height, self._shown.width), 1024)
         values = pixels[:, valid]
         if not values.size:
             return 0.0, 1.0
         low, high = np.percentile(values.astype(np.float64), _STRETCH)
         return float(low), float(high if high > low else low + 1)
 
-    def __enter__(self) -> SceneView:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        self._dataset.close()
-        self._source.close()
+        self._shown.close()
+        super().close()
+
+    def reopen(self) -> None:
+        super().reopen()
+        self._shown = self._on_grid(self._mask)
 
     def picture(self, window: Window, side: int) -> UInt8Array:
         """A window of the map's grid as (H, W, 3), shrunk to `side` pixels at most; white where nothing is valid."""
@@ -95,49 +80,41 @@ class SceneView:
         shape = shrunk(window, side)
         source = RasterioWindow(window.left, window.top, window.width, window.height)
         how = Resampling.average if shape != (window.height, window.width) else Resampling.nearest
-        try:
-            pixels = self._dataset.read(
-                self._indexes, window=source, out_shape=(len(self._indexes), *shape), resampling=how
-            )
-            valid = self._dataset.dataset_mask(window=source, out_shape=shape) > 0
-        except GDAL_ERRORS as error:
-            raise SceneError(f"{self.path}: cannot be read, it may be damaged: {reason(error, self.path)}") from error
+        form = {"window": source, "out_shape": (len(self._indexes), *shape), "resampling": how}
+        pixels = self.fetch(lambda: self._shown.read(self._indexes, **form))
+        valid = self.fetch(lambda: self._shown.dataset_mask(window=source, out_shape=shape)) > 0
         if np.issubdtype(pixels.dtype, np.floating):
             valid = valid & np.isfinite(pixels).all(axis=0)
         return pixels, valid
 
 
 @contextmanager
-def opened_confidence(path: str, mask: Mask) -> Iterator[DatasetReader]:
+def opened_confidence(path: str, mask: Mask) -> Iterator[OpenRaster]:
     """A raster of per cents on the grid of a map.
 
     Raises:
         SceneError: where it is none, or lies on another grid.
     """
-    try:
-        dataset = rasterio.open(path)
-    except GDAL_ERRORS as error:
-        raise SceneError(f"{path}: cannot be opened as a raster: {reason(error, path)}") from error
-    with dataset:
-        grid = ImageGrid(mask.path, mask.shape, mask.crs, mask.transform)
-        if dataset.count != 1 or dataset.dtypes[0] != "uint8" or grid.mismatch(grid_of(dataset, path)) is not None:
-            raise SceneError(f"{path}: is no confidence of {mask.path}; give what 'segment --confidence' wrote with it")
-        yield dataset
+    with OpenRaster(path) as raster:
+        if tuple(raster.dataset.dtypes) != ("uint8",) or grid_of(mask).mismatch(grid_of(raster)) is not None:
+            raise SceneError(
+                f"{raster.path}: is no confidence of {mask.path}; give what 'segment --confidence' wrote with it"
+            )
+        yield raster
 
 
-def confidence_overview(dataset: DatasetReader, side: int) -> UInt8Array:
+def confidence_overview(raster: OpenRaster, side: int) -> UInt8Array:
     """Per cents, shrunk to `side` pixels at most; 255 where there are none."""
-    shape = shrunk(Window(0, 0, dataset.height, dataset.width), side)
-    values: UInt8Array = dataset.read(1, out_shape=shape, resampling=Resampling.average)
-    return values
+    shape = shrunk(raster.extent, side)
+    return raster.read_bands(1, out_shape=shape, resampling=Resampling.average)
 
 
-def confidence_counts(dataset: DatasetReader, mask: Mask) -> npt.NDArray[np.int64]:
+def confidence_counts(raster: OpenRaster, mask: Mask) -> npt.NDArray[np.int64]:
     """Pixels of every class id and per cent, (256, 101). Memory: one block."""
     found = np.zeros((256, 101), np.int64)
     for window, ids in mask.blocks():
         source = RasterioWindow(window.left, window.top, window.width, window.height)
-        percent = dataset.read(1, window=source)
+        percent = raster.read_bands(1, window=source)
         known = percent <= 100
         pairs = ids[known].astype(np.int64) * 101 + percent[known]
         found += np.bincount(pairs, minlength=256 * 101).reshape(256, 101)

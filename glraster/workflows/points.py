@@ -19,6 +19,7 @@ from glraster.metrics.records import ClassArea, PointEvaluation, known
 from glraster.raster.grid import Window
 from glraster.raster.mask import Mask
 from glraster.raster.opening import reason
+from glraster.raster.remote import remote_vectors, telling
 from glraster.workflows.truth import Legend, TruthOptions, join_classes, named_classes, own_classes, truth_column
 
 _NONE = 255
@@ -43,6 +44,7 @@ def evaluate_points(mask: Mask, truth: str, options: TruthOptions) -> PointEvalu
     named = named_classes(options.classes, mask.classes)
     legend = join_classes(mask.classes, named, options.others) if named else own_classes(mask.classes)
     xs, ys, values = _read_points(mask, truth, options)
+    truth = telling(truth)
     true = _true_classes(truth, values, legend, options)
     predicted = legend.table[_mapped_ids(mask, xs, ys)]
     used = (true != _NONE) & (predicted != _NONE)
@@ -77,11 +79,13 @@ def _read_points(
     """Coordinates in the map's CRS, and the class column."""
     column = truth_column(truth, options)
     try:
-        about, _, encoded, columns = pyogrio.raw.read(truth, layer=options.layer, columns=[column], force_2d=True)
+        with remote_vectors(truth):
+            about, _, encoded, columns = pyogrio.raw.read(truth, layer=options.layer, columns=[column], force_2d=True)
         crs = None if about["crs"] is None else CRS.from_user_input(about["crs"])
         points = shapely.from_wkb(encoded)
     except (DataSourceError, DataLayerError, RasterioError, shapely.errors.GEOSException) as error:
-        raise TruthError(f"{truth}: cannot be read as vectors: {reason(error, truth)}") from error
+        raise TruthError(f"{telling(truth)}: cannot be read as vectors: {reason(error, truth)}") from error
+    truth = telling(truth)
     if column not in [str(name) for name in about["fields"]]:
         raise TruthError(f"{truth}: has no column {column}; choose another with --column")
     if set(np.unique(shapely.get_type_id(points))) - {0}:

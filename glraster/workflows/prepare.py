@@ -32,6 +32,7 @@ from glraster.model.checkpoint import load, model_id, read_spec
 from glraster.model.fold import FOLD_VERSION, FoldedGLNet
 from glraster.raster.georef import bounds_window
 from glraster.raster.grid import ONE_CONTEXT, STRIDE, WindowGrid, context_axis, round_up, usual_overlap
+from glraster.raster.parts import check_place, parts_store
 from glraster.raster.reader import Scene, Stretch
 from glraster.raster.writer import check_creation_options, staging_folder
 
@@ -66,6 +67,7 @@ class SegmentOptions:
         batch: tiles at a time. device: auto, cpu, cuda, cuda:N. precision: auto, float32, bfloat16.
         confidence: also write the best class's probability, in per cent, to this file.
         probabilities: also write every class's probability, in per cent, to this file.
+        parts: folder or URL for the parts, see `stores.store_at`; beside the output otherwise.
         creation_options: (name, value) pairs for GDAL's COG driver.
         resume: use the finished parts of an interrupted run. overwrite: replace existing outputs.
     """
@@ -87,6 +89,7 @@ class SegmentOptions:
     precision: Precision = "auto"
     confidence: Path | None = None
     probabilities: Path | None = None
+    parts: str | None = None
     creation_options: tuple[tuple[str, str], ...] = ()
     resume: bool = False
     overwrite: bool = False
@@ -170,6 +173,8 @@ def prepared(
     device = torch.device("cpu") if role == "client" else choose_device(chosen.device)
     with Scene(scene_path, chosen.indexes, spec.architecture.bands, chosen.nodata) as scene:
         if role != "worker":
+            if chosen.parts is not None:
+                check_place(chosen.parts)
             _check_outputs((*scene.files, model_path), output, chosen)
             check_creation_options(chosen.creation_options)
         _choose_working_grid(scene, chosen, spec)
@@ -184,15 +189,15 @@ def prepared(
             branch=branch,
             device=device,
             batch=choose_batch(chosen.batch, device, tiles.tile_px),
-            dtype=_choose_dtype(chosen, device),
+            dtype=_choose_dtype(chosen, device, spec),
             plan=_lay_windows(scene, chosen, spec, tiles),
         )
 
 
-def _choose_dtype(options: SegmentOptions, device: torch.device) -> torch.dtype:
+def _choose_dtype(options: SegmentOptions, device: torch.device, spec: ModelSpec) -> torch.dtype:
     if options.merge == "paper" and options.precision == "auto":
         return torch.float32  # for checking published figures
-    return choose_precision(options.precision, device)
+    return choose_precision(options.precision, device, spec.bfloat16_agreement)
 
 
 def _choose_branch(options: SegmentOptions, spec: ModelSpec) -> Branch:
@@ -250,7 +255,7 @@ def _check_outputs(inputs: Sequence[Path], output: Path, options: SegmentOptions
             raise OutputError(f"{path}: its folder is not writable; choose another or change its permissions")
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; give a file name")
-        ours = options.resume and str(path.absolute()) in published(staging_folder(output))
+        ours = options.resume and str(path.absolute()) in published(parts_store(output, options.parts))
         if os.path.lexists(path) and not (options.overwrite or ours):
             raise OutputError(f"{path}: exists; use --overwrite to replace it")
 
@@ -302,6 +307,8 @@ def _lay_windows(scene: Scene, options: SegmentOptions, spec: ModelSpec, tiles: 
             raise UsageError(f"--merge paper is for scenes of one context ({context} px); use --merge smooth")
         if options.resume:
             raise UsageError("--merge paper keeps no parts and cannot be resumed; leave --resume out")
+        if options.parts is not None:
+            raise UsageError("--merge paper keeps no parts; leave --parts out")
     rows, columns = (context_axis(side, context, tiles.tile_px) for side in sides)
     windows = WindowGrid(rows, columns)
     return Plan(region, windows, windows.touching(scene.grid.to_working(region)), tiles, context)

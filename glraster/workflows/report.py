@@ -16,6 +16,7 @@ from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
 from glraster.raster.mask import Mask
 from glraster.raster.opening import gdal_session
+from glraster.raster.remote import telling
 from glraster.report.page import render
 from glraster.report.pictures import Picture, class_picture, confidence_picture, distinct, error_picture, photo
 from glraster.report.records import AreaRow, Confidence, Layer, MapView, Page, TilePictures
@@ -138,7 +139,7 @@ def _map_page(path: str, options: ReportOptions) -> Page:
         rows = [AreaRow(c, int(pixels[c.id]), None if area is None else float(area[c.id])) for c in mask.classes]
         worst = _worst_pictures(mask, scene, found, options) if isinstance(found, Evaluation) else ()
         return Page(
-            title=Path(path).name,
+            title=Path(mask.path).name,
             subtitle=_subtitle(mask, options),
             view=view,
             areas=tuple(rows),
@@ -163,7 +164,7 @@ def _subtitle(mask: Mask, options: ReportOptions) -> str:
         told.append(f"{sum(size) / 2:.2g} m on the ground each")
     told.append(_crs_name(mask) or "no CRS: pixel coordinates")
     if options.scene:
-        told.append(f"scene {Path(options.scene).name}")
+        told.append(f"scene {Path(telling(options.scene)).name}")
     return ", ".join(told)
 
 
@@ -176,7 +177,7 @@ def _crs_name(mask: Mask) -> str | None:
 
 def _sources(path: str, options: ReportOptions) -> dict[str, str]:
     named = {"Map": path, "Scene": options.scene, "Truth": options.truth, "Confidence": options.confidence}
-    return {name: str(value) for name, value in named.items() if value is not None}
+    return {name: telling(str(value)) for name, value in named.items() if value is not None}
 
 
 def _view(
@@ -239,9 +240,9 @@ def _shown_indexes(names: tuple[str, ...], classes: tuple[LandClass, ...]) -> UI
 
 
 def _confidence(mask: Mask, path: str) -> tuple[Picture, Confidence]:
-    with opened_confidence(path, mask) as dataset:
-        counts = confidence_counts(dataset, mask)
-        picture = confidence_picture(confidence_overview(dataset, _SIDE_PX))
+    with opened_confidence(path, mask) as raster:
+        counts = confidence_counts(raster, mask)
+        picture = confidence_picture(confidence_overview(raster, _SIDE_PX))
     totals, sums = counts.sum(axis=1), counts @ np.arange(101)
     means = tuple(float(sums[c.id] / totals[c.id]) if totals[c.id] else None for c in mask.classes)
     return picture, Confidence(tuple(counts.sum(axis=0).tolist()), means)

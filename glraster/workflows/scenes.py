@@ -21,7 +21,7 @@ from glraster.model.default import model_path
 from glraster.raster.opening import gdal_session
 from glraster.raster.remote import telling
 from glraster.raster.writer import staging_folder
-from glraster.workflows.distribute import Cluster
+from glraster.workflows.cluster import Cluster
 from glraster.workflows.segment import Progress, SegmentOptions, SegmentResult, segment
 from glraster.workflows.sidecars import Sidecars, check_sidecars, write_sidecars
 
@@ -61,6 +61,27 @@ class SceneOutcome:
 
 
 @dataclass(frozen=True)
+class SceneProgress:
+    """How far one of the scenes that are at work is; `ended` of all `scenes` are through."""
+
+    scene: str
+    progress: Progress
+    ended: int
+    scenes: int
+
+
+def _nobody(_: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told: of every outcome, in the order in which scenes end, and how far scenes are, by several threads."""
+
+    ended: Callable[[SceneOutcome], None] = _nobody
+    progress: Callable[[SceneProgress], None] = _nobody
+
+
+@dataclass(frozen=True)
 class ScenesResult:
     """What became of all scenes, in the order of the call."""
 
@@ -90,7 +111,7 @@ def segment_scenes(
     model: str | os.PathLike[str] | None = None,
     options: ScenesOptions | None = None,
     cluster: Cluster | None = None,
-    tell: Callable[[SceneOutcome], None] | None = None,
+    watch: Watch | None = None,
 ) -> ScenesResult:
     """Map every scene into a folder, as NAME.tif; a scene that fails does not stop the others.
 
@@ -99,8 +120,8 @@ def segment_scenes(
         folder: where masks go; made where it is not there.
         model: a `.safetensors` model file; the one that comes with glraster where None.
         options: see `ScenesOptions`. With `resume`, masks that the same model has finished are kept.
-        cluster: workers that compute the windows of several scenes at once, see `distribute.connected`.
-        tell: called with every outcome, in the order in which scenes end.
+        cluster: workers that compute the windows of several scenes at once, see `cluster.connected`.
+        watch: who is told of outcomes and progress.
 
     Raises:
         UsageError: where two scenes have the same name, or the options name one file for all of them.
@@ -118,12 +139,14 @@ def segment_scenes(
         target.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target}: cannot be made a folder: {os.strerror(error.errno or 0)}") from error
-    ended = threading.Event()
+    ended, watching = threading.Event(), watch or Watch()
+    found: dict[str, SceneOutcome] = {}
 
     def one(scene: str, mask: Path) -> SceneOutcome:
-        def go_on(_: Progress) -> None:
+        def go_on(progress: Progress) -> None:
             if ended.is_set():
                 raise KeyboardInterrupt
+            watching.progress(SceneProgress(scene, progress, len(found), len(names)))
 
         try:
             if chosen.segment.resume and _finished(mask, made):
@@ -134,14 +157,12 @@ def segment_scenes(
         except GlrasterError as error:
             return SceneOutcome(scene, str(mask), "failed", error=error)
 
-    found: dict[str, SceneOutcome] = {}
     at_once = 1 if cluster is None else min(_MOST_AT_ONCE, len(cluster.workers) + 1)
     calls = [(lambda scene=scene, mask=mask: one(scene, mask)) for scene, mask in zip(names, masks, strict=True)]
     try:
         for outcome in _in_turn(calls) if at_once == 1 else _at_once(calls, at_once, ended):
             found[outcome.output] = outcome
-            if tell is not None:
-                tell(outcome)
+            watching.ended(outcome)
     except (*OF_ALL_SCENES, KeyboardInterrupt) as error:
         error.add_note(f"{len(found)} of {len(names)} scenes are through; repeat the call with --resume to go on")
         raise

@@ -5,46 +5,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import rasterio
-
-from glraster._version import __version__
-from glraster.config import NODATA
 from glraster.errors import GlrasterError, OutputError
 from glraster.infer.journal import Journal
 from glraster.infer.plan import Estimate, estimate
 from glraster.model.default import model_path
-from glraster.raster.assemble import Assembly, ScoreArray, best_class, softmax
-from glraster.raster.georef import pixel_area_m2
-from glraster.raster.grid import FloatArray, Window, WorkingGrid
+from glraster.raster.assemble import Assembly, ScoreArray
+from glraster.raster.holding import held
 from glraster.raster.opening import gdal_session
-from glraster.raster.parts import PartFolder
-from glraster.raster.writer import CogWriter, RasterForm, check_space, staging_folder
-from glraster.workflows.distribute import Cluster
+from glraster.raster.parts import Parts, parts_in, parts_store
+from glraster.raster.stores import FolderStore
+from glraster.raster.writer import check_space, staging_folder
+from glraster.workflows.behind import Arrivals, written_behind
+from glraster.workflows.cluster import Cluster
+from glraster.workflows.distribute import WindowCrew
+from glraster.workflows.map import ClassArea, MapContent, Progress, ProgressCallback, write_map
 from glraster.workflows.prepare import Job, SegmentOptions, prepared
-from glraster.workflows.windows import ThisProcess, WindowCounts
+from glraster.workflows.windows import ThisProcess, WindowCounts, finished_places
 
 __all__ = ["ClassArea", "Progress", "SegmentOptions", "SegmentResult", "plan_segment", "segment"]
-
-_BLOCK = (512, 2048)
-"""Height and width of an output block, in scene pixels or, where those are fewer, working pixels."""
-
-
-@dataclass(frozen=True)
-class ClassArea:
-    """How much of the map one class covers; `area_m2` is None where the scene's CRS tells no metres."""
-
-    id: int
-    name: str
-    pixels: int
-    area_m2: float | None
 
 
 @dataclass(frozen=True)
@@ -84,27 +68,11 @@ class SegmentResult:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run is: `done` of `total` scene pixels in its current `phase`."""
-
-    phase: Literal["windows", "writing"]
-    done: int
-    total: int
-
-
-ProgressCallback = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
 class _Cost:
     seconds: float
     peak_memory_bytes: int
     device: str
     precision: str
-
-
-class _Scores(Protocol):
-    def scores(self, block: Window) -> tuple[FloatArray, npt.NDArray[np.bool_]]: ...
 
 
 def segment(
@@ -123,7 +91,7 @@ def segment(
         model: a `.safetensors` model file; the one that comes with glraster where None.
         options: see `SegmentOptions`.
         progress: called after every window and block.
-        cluster: workers that compute the windows, see `distribute.connected`; this process where None.
+        cluster: workers that compute the windows, see `cluster.connected`; this process where None.
 
     Raises:
         GlrasterError: for all a user can put right. Finished parts stay beside the output, for `resume`.
@@ -131,26 +99,28 @@ def segment(
     Memory depends on the context window, the tile and the network, not on the scene.
     """
     started = time.perf_counter()
-    crew = cluster or ThisProcess()
+    crew = ThisProcess() if cluster is None else WindowCrew(cluster)
     with gdal_session(), prepared(os.fspath(scene), Path(output), model_path(model), options, role=crew.role) as job:
         report = progress or (lambda _: None)
+        store = parts_store(job.output, job.options.parts)
         if job.options.merge == "smooth" and not job.options.resume:
             parts_bytes = job.plan.parts_bytes(job.spec.architecture.classes)
-            check_space(job.output, parts_bytes, certain=job.scene.all_valid)
+            if isinstance(store, FolderStore):
+                check_space(store.path if job.options.parts else job.output, parts_bytes, certain=job.scene.all_valid)
         staging = staging_folder(job.output)
         resume, overwrite = job.options.resume, job.options.overwrite
         fingerprint = crew.fingerprint(job)
-        with Journal(staging, fingerprint, resume=resume, overwrite=overwrite) as journal:
-            if job.options.merge == "paper":
-                windows, scores = _paper_scores(job)
-                areas, nodata_pixels = _write(job, journal, scores, report)
-            else:
-                parts = PartFolder(journal.folder, job.spec.architecture.classes)
-                with _kept_parts(parts, job):
-                    tell = partial(_report_windows, report, job.plan.region.size)
-                    windows = crew.compute(job, parts, fingerprint, tell)
-                    assembly = Assembly(job.scene.grid, job.plan.windows, parts)
-                    areas, nodata_pixels = _write(job, journal, assembly, report)
+        further = [path for path in (job.options.confidence, job.options.probabilities) if path is not None]
+        with Journal(staging, fingerprint, resume=resume, overwrite=overwrite, store=store) as journal:
+            with held(further):
+                if job.options.merge == "paper":
+                    windows, scores = _paper_scores(job)
+                    content = write_map(job, journal, scores, report)
+                else:
+                    parts = parts_in(store, job.spec.architecture.classes, staging)
+                    with _kept_parts(parts, job):
+                        compute = partial(crew.compute, job, parts, fingerprint)
+                        windows, content = _follow(job, journal, parts, compute, report)
             journal.discard()
         cost = _Cost(
             time.perf_counter() - started,
@@ -158,7 +128,7 @@ def segment(
             crew.describe(fingerprint),
             str(fingerprint["precision"]),
         )
-        return _result(job, windows, areas, nodata_pixels, cost)
+        return _result(job, windows, content, cost)
 
 
 def plan_segment(
@@ -183,107 +153,55 @@ def _paper_scores(job: Job) -> tuple[WindowCounts, ScoreArray]:
     return WindowCounts(done=1, seconds=ended - started, busy_s=ended - began), scores
 
 
-def _report_windows(report: ProgressCallback, pixels: int, done: int, total: int) -> None:
-    report(Progress("windows", pixels * done // total, pixels))
+def _follow(
+    job: Job,
+    journal: Journal,
+    parts: Parts,
+    compute: Callable[[Callable[[int, int], None]], WindowCounts],
+    report: ProgressCallback,
+) -> tuple[WindowCounts, MapContent]:
+    """Compute the windows, and write the map behind them."""
+    arrivals = Arrivals(job.plan.wanted, partial(finished_places, job, parts))
+    assembly = Assembly(job.scene.grid, job.plan.windows, parts, arrivals.wait)
+    computed = False
+
+    def write() -> MapContent:
+        with gdal_session():  # GDAL's settings are those of a thread
+            return write_map(job, journal, assembly, lambda progress: report(progress) if computed else None)
+
+    with written_behind(write, arrivals) as writing:
+
+        def tell(done: int, total: int) -> None:
+            arrivals.look()
+            writing.check()
+            report(Progress("windows", job.plan.region.size * done // total, job.plan.region.size))
+
+        windows = compute(tell)
+        computed = True
+        arrivals.look()
+        return windows, writing.result()
 
 
 @contextmanager
-def _kept_parts(parts: PartFolder, job: Job) -> Iterator[None]:
+def _kept_parts(parts: Parts, job: Job) -> Iterator[None]:
     """Tell whoever is interrupted how much is kept and how to go on."""
     try:
         yield
     except (GlrasterError, OSError, KeyboardInterrupt) as error:
-        kept = sum(parts.shape(*place) is not None for place in job.plan.wanted)
+        kept = len(finished_places(job, parts, job.plan.wanted))
         if kept:
             error.add_note(
-                f"{kept} of {len(job.plan.wanted)} windows are kept in {parts.path}; repeat the call with --resume "
-                "to go on"
+                f"{kept} of {len(job.plan.wanted)} windows are kept in {parts.store.name}; repeat the call with "
+                "--resume to go on"
             )
         if isinstance(error, OSError):
-            told = OutputError(f"{parts.path}: cannot be written: {os.strerror(error.errno or 0)}")
+            told = OutputError(f"{parts.store.name}: cannot be written: {os.strerror(error.errno or 0)}")
             told.__notes__ = error.__notes__ if kept else []
             raise told from error
         raise
 
 
-def _write(job: Job, journal: Journal, source: _Scores, report: ProgressCallback) -> tuple[tuple[ClassArea, ...], int]:
-    """Assemble the map block by block, write every output, and move all to their places at the end."""
-    region, scene = job.plan.region, job.scene
-    ids = np.array([c.id for c in job.spec.classes], np.uint8)
-    pixels, area, areas_known = np.zeros(256, np.int64), np.zeros(256), True
-    done = 0
-    with ExitStack() as stack:
-        writers = [(stack.enter_context(CogWriter(*output)), values) for output, values in _outputs(job)]
-        for block in region.blocks(*_block_sides(scene.grid)):
-            valid = np.ones((block.height, block.width), bool) if scene.all_valid else scene.read_valid(block)
-            scores, covered = source.scores(block)
-            valid &= covered
-            target = Window(block.top - region.top, block.left - region.left, block.height, block.width)
-            labels = np.where(valid, ids[best_class(scores)], np.uint8(NODATA))
-            for writer, values in writers:
-                writer.write(target, labels if values is None else _percent(values(softmax(scores)), valid))
-            counted = np.bincount(labels.ravel(), minlength=256)
-            pixels += counted
-            centre = (block.top + block.height / 2, block.left + block.width / 2)
-            pixel_m2 = pixel_area_m2(scene.crs, scene.transform, *centre)
-            areas_known &= pixel_m2 is not None
-            area += counted * (pixel_m2 or 0.0)
-            done += block.size
-            report(Progress("writing", done, region.size))
-        for writer, _ in writers:
-            writer.finish()
-        journal.publishing(writer.path for writer, _ in writers)
-        for writer, _ in reversed(writers):
-            writer.publish()
-    found = tuple(
-        ClassArea(c.id, c.name, int(pixels[c.id]), float(area[c.id]) if areas_known else None) for c in job.spec.classes
-    )
-    return found, int(pixels[NODATA])
-
-
-def _block_sides(grid: WorkingGrid) -> tuple[int, int]:
-    """A scene coarser than the working grid has many cells in a pixel: blocks shrink so that memory does not grow."""
-    rows, columns = (
-        max(1, int(side * min(1.0, axis.scale))) for side, axis in zip(_BLOCK, (grid.rows, grid.columns), strict=True)
-    )
-    return rows, columns
-
-
-_Values = Callable[[FloatArray], FloatArray] | None
-
-
-def _outputs(job: Job) -> Iterator[tuple[tuple[Path, RasterForm, tuple[tuple[str, str], ...]], _Values]]:
-    """Path, form and creation options of every output, and how its values follow from the probabilities."""
-    region, scene, spec, options = job.plan.region, job.scene, job.spec, job.options
-    shared: dict[str, Any] = {
-        "height": region.height,
-        "width": region.width,
-        "crs": scene.crs,
-        "transform": scene.transform @ rasterio.Affine.translation(region.left, region.top),
-        "tags": {
-            "GLRASTER_MODEL": job.model,
-            "GLRASTER_VERSION": __version__,
-            "TIFFTAG_SOFTWARE": f"glraster {__version__}",
-        },
-    }
-    mask = RasterForm(classes=spec.classes, band_names=("land cover",), overviews="MODE", **shared)
-    yield (job.output, mask, options.creation_options), None
-    if options.confidence is not None:
-        form = RasterForm(band_names=("confidence in per cent",), overviews="AVERAGE", **shared)
-        yield (options.confidence, form, options.creation_options), lambda p: p.max(axis=0)
-    if options.probabilities is not None:
-        names = tuple(f"{c.name} in per cent" for c in spec.classes)
-        form = RasterForm(band_names=names, overviews="AVERAGE", **shared)
-        yield (options.probabilities, form, options.creation_options), lambda p: p
-
-
-def _percent(probability: FloatArray, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    return np.where(valid, np.rint(probability * 100).astype(np.uint8), np.uint8(NODATA))
-
-
-def _result(
-    job: Job, windows: WindowCounts, areas: tuple[ClassArea, ...], nodata_pixels: int, cost: _Cost
-) -> SegmentResult:
+def _result(job: Job, windows: WindowCounts, content: MapContent, cost: _Cost) -> SegmentResult:
     options, region = job.options, job.plan.region
     return SegmentResult(
         output=str(job.output),
@@ -296,8 +214,8 @@ def _result(
         windows_reused=windows.reused,
         tiles=windows.tiles,
         tiles_skipped=windows.tiles_skipped,
-        classes=areas,
-        nodata_pixels=nodata_pixels,
+        classes=content.classes,
+        nodata_pixels=content.nodata_pixels,
         **asdict(cost),
         mpx_per_s=region.size / 1e6 / cost.seconds,
         device_wait_share=windows.wait_share,

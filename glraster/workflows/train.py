@@ -19,7 +19,7 @@ from glraster.config import Architecture, ModelSpec
 from glraster.errors import DeviceError
 from glraster.infer.device import choose_device
 from glraster.metrics import Confusion, class_iou, mean_iou
-from glraster.model.checkpoint import load
+from glraster.model.checkpoint import load, save
 from glraster.model.glnet import GLNet
 from glraster.raster.opening import gdal_session
 from glraster.train.dataset import SampleForm, SampleSource
@@ -32,7 +32,7 @@ from glraster.train.scenes import warnings_once
 from glraster.train.stages import Stage, start_stage
 from glraster.train.survey import steps_to_see_all
 from glraster.workflows.prepare_training import Findings, Plan, TrainOptions, look, plan
-from glraster.workflows.validate import validate
+from glraster.workflows.validate import bfloat16_agreement, validate
 
 __all__ = ["TrainOptions", "TrainResult", "Validation", "train"]
 
@@ -150,7 +150,16 @@ class _Run:
             if self.folder.stage_model(name).exists():
                 model = load(self.folder.stage_model(name))[0]
         assert self._best is not None
+        if self.team.first:
+            self._compare_formats()
+        self.team.wait()
         return self._best
+
+    def _compare_formats(self) -> None:
+        """Note in the finished model whether `segment` may compute it in bfloat16."""
+        model, spec = load(self.folder.model)
+        share = bfloat16_agreement(model.to(self.device), spec, self.catalog, self.catalog.val)
+        save(model, replace(spec, bfloat16_agreement=round(share, 5)), self.folder.model)
 
     def _initial_model(self, spec: ModelSpec) -> GLNet | None:
         model, start = self.initial.model, self.initial.spec
@@ -174,7 +183,7 @@ class _Run:
         if restore:
             fit.restore(self.folder.last)
         self.folder.begin_stage(stage.name, fit.step)
-        self._best = self._best_until(stage.name, fit.step) if restore else None
+        self._best = self._best_of(fit) if restore else None
         form = SampleForm(
             spec.context_px, spec.thumbnail_px, spec.tile_px, None if stage.name == "full" else self.recipe.tiles
         )
@@ -188,8 +197,11 @@ class _Run:
                 if fit.ends_epoch:
                     progress(self._end_epoch(fit, spec))
 
-    def _best_until(self, stage: str, step: int) -> Validation | None:
-        """The best score that is noted of a stage, up to a step."""
+    def _best_of(self, fit: Fit) -> Validation | None:
+        """The best score of a stage that is gone on with; a checkpoint of before may know it from the metrics only."""
+        if fit.best is not None:
+            return Validation(**fit.best)
+        stage, step = fit.stage.name, fit.step
         past = [
             Validation(stage, r["step"], r["miou"], tuple(r["iou"]))
             for r in self.folder.validations(stage)
@@ -204,7 +216,7 @@ class _Run:
         result = Validation(fit.stage.name, fit.step, mean_iou(counts, self.catalog.in_mean), iou)
         best = self._best is None or result.miou > self._best.miou
         if best:
-            self._best = result
+            self._best, fit.best = result, asdict(result)
             finished = replace(spec, provenance=self._provenance(result, counts))
             self.folder.keep_model(fit.averaged, finished, fit.stage.name)
         self.folder.note_validation(asdict(result), spec.classes)

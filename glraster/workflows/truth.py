@@ -13,22 +13,22 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyogrio
-import rasterio
 import rasterio.shutil
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
 from glraster.catalog import Catalog, LabelEncoding, Pair
 from glraster.catalog.records import Encoding, LabelValue
 from glraster.config import NODATA, LandClass
-from glraster.errors import CatalogError, TruthError, UsageError
+from glraster.errors import CatalogError, SceneError, TruthError, UsageError
 from glraster.raster.georef import raster_bounds
 from glraster.raster.mask import Mask, declared_classes, distinct_color
+from glraster.raster.open_raster import OpenRaster
 from glraster.raster.opening import reason
-from glraster.train.image_grid import ImageGrid, grid_of
+from glraster.raster.remote import is_remote, remote_settings, remote_vectors, telling
+from glraster.train.image_grid import grid_of
 from glraster.train.labels import LabelReader
 
 _COLUMNS = ("class", "class_name", "class_id", "label")
@@ -151,15 +151,17 @@ def truth_kind(truth: str, layer: str | None) -> TruthKind:
         TruthError: where it can be opened as none of them.
     """
     try:
-        with rasterio.open(truth):
+        with OpenRaster(truth):
             return "raster"
-    except (RasterioError, OSError) as error:
-        told = reason(error, truth)
+    except SceneError as error:
+        told = str(error)
     try:
-        geometry = str(pyogrio.read_info(truth, layer=layer)["geometry_type"])
+        with remote_vectors(truth):
+            geometry = str(pyogrio.read_info(truth, layer=layer)["geometry_type"])
     except (DataSourceError, DataLayerError) as error:
-        missing = "does not exist" if not Path(truth).exists() and "://" not in truth else told
-        raise TruthError(f"{truth}: cannot be opened as a raster or as vectors: {missing}") from error
+        absent = not (is_remote(truth) or Path(truth).exists())
+        problem = "does not exist" if absent else told.split(": cannot be opened as a raster: ")[-1]
+        raise TruthError(f"{telling(truth)}: cannot be opened as a raster or as vectors: {problem}") from error
     return "points" if "Point" in geometry else "polygons"
 
 
@@ -177,16 +179,16 @@ def opened_truth(mask: Mask, truth: str, options: TruthOptions) -> Iterator[tupl
         encoding: Encoding = "vector"
         declared: tuple[LandClass, ...] = ()
         if not vector:
-            with rasterio.open(truth) as dataset:
-                read_from = _on_grid(mask, truth, dataset, options.resample, Path(folder))
-                encoding = "rgb" if dataset.count >= 3 else "index"
-                declared = declared_classes(dataset)
+            with OpenRaster(truth) as raster:
+                read_from = _on_grid(mask, raster, options.resample, Path(folder))
+                encoding = "rgb" if raster.dataset.count >= 3 else "index"
+                declared = declared_classes(raster.dataset)
         named = named_classes(options.classes, mask.classes) or declared
         plain = encoding == "rgb" or not named
         legend = own_classes(mask.classes) if plain else join_classes(mask.classes, named, options.others)
         column = truth_column(truth, options) if vector else None
         catalog = _as_catalog(legend, LabelEncoding(encoding, column=column, layer=options.layer), options)
-        with LabelReader(Pair(mask.path, read_from), catalog) as reader:
+        with LabelReader(Pair(mask.name, read_from), catalog) as reader:
             yield reader, legend
 
 
@@ -223,49 +225,53 @@ def truth_column(truth: str, options: TruthOptions) -> str:
     """
     if options.column is not None:
         return options.column
-    columns = [str(name) for name in pyogrio.read_info(truth, layer=options.layer)["fields"]]
+    with remote_vectors(truth):
+        columns = [str(name) for name in pyogrio.read_info(truth, layer=options.layer)["fields"]]
     usual = [name for name in _COLUMNS if name in columns]
     if not usual:
-        raise UsageError(f"{truth}: which column holds the classes? Give --column with one of {', '.join(columns)}")
+        raise UsageError(
+            f"{telling(truth)}: which column holds the classes? Give --column with one of {', '.join(columns)}"
+        )
     return usual[0]
 
 
-def _on_grid(mask: Mask, truth: str, dataset: DatasetReader, resample: bool, folder: Path) -> str:
+def _on_grid(mask: Mask, truth: OpenRaster, resample: bool, folder: Path) -> str:
     """What to read so that the truth lies on the map's grid: itself, or a virtual raster."""
-    grid = ImageGrid(mask.path, mask.shape, mask.crs, mask.transform)
-    own = grid_of(dataset, truth)
+    grid, own, dataset = grid_of(mask), grid_of(truth), truth.dataset
     mismatch = grid.mismatch(own)
     if mismatch is None:
-        return truth
-    if not (grid.georeferenced and own.georeferenced and mask.crs and dataset.crs):
+        return truth.name
+    if not (grid.georeferenced and own.georeferenced and mask.crs and truth.crs):
         sizes = " and ".join(f"{width} x {height} px" for height, width in (own.shape, grid.shape))
         raise TruthError(
-            f"{truth}: truth and map {mask.path} differ in size ({sizes}) and lack the georeference to lay one on the "
-            "other; crop or assign a CRS first (rio clip, rio edit-info)"
+            f"{truth.path}: truth and map {mask.path} differ in size ({sizes}) and lack the georeference to lay one on "
+            "the other; crop or assign a CRS first (rio clip, rio edit-info)"
         )
     if not resample:
-        command = shlex.join(_warp_command(mask, truth, dataset))
+        command = shlex.join(_warp_command(mask, truth))
         raise TruthError(f"{_where(mismatch)}; --resample lays the truth on the map's grid, or run: {command}")
     form = {"crs": mask.crs, "transform": mask.transform, "height": mask.shape[0], "width": mask.shape[1]}
     # beyond the truth there must be nothing, not its value 0
     beyond = {} if dataset.nodata is not None else {"add_alpha": True} if dataset.count >= 3 else {"nodata": NODATA}
     try:
-        with WarpedVRT(dataset, resampling=Resampling.nearest, **form, **beyond) as warped:
+        with remote_settings(truth.name), WarpedVRT(dataset, resampling=Resampling.nearest, **form, **beyond) as warped:
             rasterio.shutil.copy(warped, folder / "truth.vrt", driver="VRT")
     except RasterioError as error:
-        raise TruthError(f"{truth}: cannot be laid on the grid of {mask.path}: {reason(error, truth)}") from error
+        told = reason(error, truth.name)
+        raise TruthError(f"{truth.path}: cannot be laid on the grid of {mask.path}: {told}") from error
     return str(folder / "truth.vrt")
 
 
-def _warp_command(mask: Mask, truth: str, dataset: DatasetReader) -> list[str]:
+def _warp_command(mask: Mask, truth: OpenRaster) -> list[str]:
     """The command that does what `--resample` does."""
-    aside = str(Path(truth).with_name(f"{Path(truth).stem}_on_map.tif"))
+    dataset, beside = truth.dataset, f"{Path(truth.path).stem}_on_map.tif"
+    aside = beside if is_remote(truth.name) else str(Path(truth.path).with_name(beside))
     if dataset.count >= 3 and dataset.nodata is None:
         sides = [str(side) for side in (*raster_bounds(mask.transform, *mask.shape), *reversed(mask.shape))]
         target = ["-t_srs", mask.crs.to_string() if mask.crs else "", "-te", *sides[:4], "-ts", *sides[4:]]
-        return ["gdalwarp", *target, "-r", "near", "-dstalpha", truth, aside]
+        return ["gdalwarp", *target, "-r", "near", "-dstalpha", truth.path, aside]
     beyond = [] if dataset.nodata is not None else ["--src-nodata", str(NODATA), "--dst-nodata", str(NODATA)]
-    return ["rio", "warp", truth, aside, "--like", mask.path, "--resampling", "nearest", *beyond]
+    return ["rio", "warp", truth.path, aside, "--like", mask.path, "--resampling", "nearest", *beyond]
 
 
 def _where(mismatch: str) -> str:
@@ -274,4 +280,5 @@ def _where(mismatch: str) -> str:
 
 def as_truth_error(error: CatalogError, truth: str) -> TruthError:
     """An error of reading a label, in the words of somebody who evaluates."""
-    return TruthError("; ".join(f"{truth}: {text}" if truth not in text else text for text in error.problems))
+    told = telling(truth)
+    return TruthError("; ".join(f"{told}: {text}" if told not in text else text for text in error.problems))

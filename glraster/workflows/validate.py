@@ -13,15 +13,19 @@ import torch
 import torch.nn.functional as F
 
 from glraster.catalog import Catalog, Pair
-from glraster.config import ModelSpec
+from glraster.config import Branch, ModelSpec
 from glraster.infer.device import choose_batch
 from glraster.infer.predict import Predictor, TileForm
 from glraster.metrics import Confusion, confusion
+from glraster.model.fold import FoldedGLNet
 from glraster.model.glnet import GLNet
 from glraster.raster.grid import Window, context_axis, usual_overlap
 from glraster.train.ddp import ALONE, Team
 from glraster.train.picture import Seen
 from glraster.train.scenes import LabelledScene, open_pair
+
+_COMPARED = 8
+"""Windows in which number formats are compared."""
 
 
 def validate(
@@ -60,13 +64,40 @@ def validate(
     return team.sum(torch.from_numpy(total).to(predictor.device)).cpu().numpy(), first
 
 
-def _predictor(model: GLNet, spec: ModelSpec, dtype: torch.dtype) -> Predictor:
+def bfloat16_agreement(model: GLNet, spec: ModelSpec, catalog: Catalog, pairs: Sequence[Pair]) -> float:
+    """The share of cells that get the same class in float32 and in bfloat16, as `segment` computes them.
+
+    Args:
+        model: the network; left in eval mode.
+        spec: what it is.
+        catalog: where the pairs come from.
+        pairs: scenes, of which up to `_COMPARED` windows are looked at, of different scenes first.
+
+    Returns:
+        0 to 1. Memory: two networks in their inference form and one window.
+    """
+    exact, short = (_predictor(model, spec, torch.float32, folded_as=f) for f in (torch.float32, torch.bfloat16))
+    same = cells = 0
+    each = -(-_COMPARED // len(pairs))
+    for pair in pairs[:: max(1, len(pairs) // _COMPARED)][:_COMPARED]:
+        with open_pair(catalog, pair) as scene:
+            windows = [window for window, _ in _windows(scene.area, spec)]
+            for window in windows[:: max(1, len(windows) // each)][:each]:
+                image, _ = scene.read(window)
+                one, other = (predictor.cell_scores(image).argmax(axis=0) for predictor in (exact, short))
+                same += int((one == other).sum())
+                cells += one.size
+    return same / cells
+
+
+def _predictor(model: GLNet, spec: ModelSpec, dtype: torch.dtype, folded_as: torch.dtype | None = None) -> Predictor:
     model.eval()
     device = next(model.parameters()).device
+    branch: Branch = "global" if model.arch.mode == "global" else "full"
     return Predictor(
-        model=model,
+        model=model if folded_as is None else FoldedGLNet(model, branch, folded_as),
         spec=spec,
-        branch="global" if model.arch.mode == "global" else "full",
+        branch=branch,
         tiles=TileForm(spec.tile_px, usual_overlap(spec.tile_px)),
         device=device,
         dtype=dtype,

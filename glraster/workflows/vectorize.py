@@ -1,4 +1,4 @@
-"""Turn a class mask into polygons: bands traced in threads, faces written as soon as they are closed."""
+"""Turn a class mask into polygons: bands traced by threads or a cluster, faces written as soon as they are closed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from glraster.vector.polygons import Features, features
 from glraster.vector.staging import staged
 from glraster.vector.stitch import Coverage
 from glraster.vector.style import add_style
+from glraster.vector.trace import Band
+from glraster.workflows.cluster import Cluster
+from glraster.workflows.distribute_bands import far_bands
 from glraster.workflows.mask_bands import traced_bands
 from glraster.workflows.mask_job import VectorizeJob, VectorizeOptions, prepared
 
@@ -87,6 +90,7 @@ def vectorize(
     output: str | os.PathLike[str],
     options: VectorizeOptions | None = None,
     progress: ProgressCallback | None = None,
+    cluster: Cluster | None = None,
 ) -> VectorizeResult:
     """Write the areas of a class mask as polygons that share their borders.
 
@@ -95,6 +99,7 @@ def vectorize(
         output: .gpkg, .parquet, .fgb, .geojson or .geojsonl; `-` writes GeoJSON lines to standard output.
         options: see `VectorizeOptions`.
         progress: called with rows done and rows in all after every band.
+        cluster: workers that trace the bands, see `cluster.connected`; threads of this process where None.
 
     Raises:
         GlrasterError: for all a user can put right; nothing half-written is left.
@@ -105,7 +110,10 @@ def vectorize(
     started = time.perf_counter()
     tally = _Tally()
     with gdal_session(), prepared(os.fspath(mask), os.fspath(output), options) as job:
-        with closing(_batches(job, tally, progress or (lambda _done, _total: None))) as batches:
+        with (
+            closing(traced_bands(job) if cluster is None else far_bands(job, cluster)) as bands,
+            closing(_batches(job, bands, tally, progress or (lambda _done, _total: None))) as batches,
+        ):
             if job.to_stdout:
                 _write_stream(job, batches)
             else:
@@ -134,12 +142,13 @@ def _write_file(job: VectorizeJob, batches: Iterator[pa.RecordBatch], tally: _Ta
             raise OutputError(f"{output}: cannot be written: {reason}") from error
 
 
-def _batches(job: VectorizeJob, tally: _Tally, progress: ProgressCallback) -> Generator[pa.RecordBatch, None, None]:
+def _batches(
+    job: VectorizeJob, bands: Iterator[Band], tally: _Tally, progress: ProgressCallback
+) -> Generator[pa.RecordBatch, None, None]:
     """Batches of features for the writer, as the bands come in."""
     region = job.mask.region
-    with ExitStack() as stack:
-        collect = stack.enter_context(job.collector())
-        for found, confidence in _closed(job, stack, progress):
+    with job.collector() as collect:
+        for found, confidence in _closed(job, bands, progress):
             kept, confidence = _chosen(found, confidence, job.wanted)
             if not len(kept):
                 continue
@@ -155,12 +164,10 @@ def _batches(job: VectorizeJob, tally: _Tally, progress: ProgressCallback) -> Ge
 
 
 def _closed(
-    job: VectorizeJob, stack: ExitStack, progress: ProgressCallback
+    job: VectorizeJob, bands: Iterator[Band], progress: ProgressCallback
 ) -> Iterator[tuple[Features, npt.NDArray[np.float64] | None]]:
     region = job.mask.region
     coverage = Coverage(job.mask.columns, job.mask.blank, job.options.connectivity == 8)
-    bands = traced_bands(job)
-    stack.callback(bands.close)
     for band in bands:
         coverage.add(band)
         if job.simplification is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from glraster.infer.predict import Predictor, WindowScores
 from glraster.infer.stream import read_ahead, write_behind
 from glraster.raster.grid import STRIDE, FloatArray
 from glraster.raster.opening import gdal_session
-from glraster.raster.parts import PartFolder
+from glraster.raster.parts import Parts
 from glraster.workflows.prepare import Job, Role
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class WindowCounts:
 
 
 class ThisProcess:
-    """Computes windows here, one after another; `distribute.Cluster` does it elsewhere."""
+    """Computes windows here, one after another; `distribute.WindowCrew` does it elsewhere."""
 
     role: Role = "alone"
 
@@ -77,7 +77,7 @@ class ThisProcess:
     def compute(
         self,
         job: Job,
-        parts: PartFolder,
+        parts: Parts,
         fingerprint: Mapping[str, object],  # noqa: ARG002
         report: Callable[[int, int], None],
     ) -> WindowCounts:
@@ -94,13 +94,19 @@ class _Seen:
     small: Image | None
 
 
-def missing_places(job: Job, parts: PartFolder, places: Iterable[Place]) -> list[Place]:
+def finished_places(job: Job, parts: Parts, places: Iterable[Place]) -> dict[Place, bool]:
+    """The windows at `places` of which there is a finished part, and whether it was skipped."""
+    height, width = job.plan.window_px
+    return parts.finished(places, (height // STRIDE, width // STRIDE))
+
+
+def missing_places(job: Job, parts: Parts, places: Sequence[Place]) -> list[Place]:
     """The windows at `places` of which there is no finished part, in their order."""
-    expected = tuple(side // STRIDE for side in job.plan.window_px)
-    return [place for place in places if parts.shape(*place) not in (expected, (0, 0))]
+    finished = finished_places(job, parts, places)
+    return [place for place in places if place not in finished]
 
 
-def compute_parts(job: Job, parts: PartFolder, report: Callable[[int, int], None]) -> WindowCounts:
+def compute_parts(job: Job, parts: Parts, report: Callable[[int, int], None]) -> WindowCounts:
     """Compute every part that is missing.
 
     Args:
@@ -121,7 +127,7 @@ def compute_parts(job: Job, parts: PartFolder, report: Callable[[int, int], None
 
 
 def compute_windows(
-    job: Job, predictor: Predictor, parts: PartFolder, missing: list[Place], report: Callable[[int, int], None]
+    job: Job, predictor: Predictor, parts: Parts, missing: list[Place], report: Callable[[int, int], None]
 ) -> WindowCounts:
     """Compute the parts of some windows, in order, with a model that is loaded.
 

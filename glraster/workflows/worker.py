@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from glraster.errors import ClusterError, GlrasterError
 from glraster.infer.device import peak_memory_bytes
+from glraster.infer.journal import RUN_FILE
 from glraster.infer.predict import Predictor
 from glraster.model.default import model_path
 from glraster.raster.opening import gdal_session
-from glraster.raster.parts import PartFolder
+from glraster.raster.parts import parts_in
+from glraster.raster.stores import Store, store_at
+from glraster.workflows.on_worker import OpenCalls, absolute, as_json, plain_errors, worker_name
 from glraster.workflows.prepare import Job, SegmentOptions, prepared
-from glraster.workflows.windows import Place, WindowCounts, compute_windows, missing_places
-
-RUN_FILE = "journal.run"
-"""Holds the token of the run that the parts are for: a worker of a run that ended writes into no other."""
-
-_MOST_SCENES = 16
-"""Scenes that a worker keeps open."""
+from glraster.workflows.windows import Place, WindowCounts, compute_windows, finished_places
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class WindowsTask:
 
     call: SceneCall
     fingerprint: Mapping[str, object]
-    parts: Path
+    parts: str
     token: str
     places: tuple[Place, ...]
 
@@ -61,27 +52,14 @@ class Finished:
     peak_memory_bytes: int
 
 
-@dataclass(frozen=True)
-class _RunParts(PartFolder):
-    """Parts of one run, which are no longer written when the run has ended."""
-
-    token: str
-
-    def _save(self, row: int, column: int, array: npt.NDArray[np.float16]) -> None:
-        check_run(self.path, self.token)
-        super()._save(row, column, array)
-
-
-@dataclass(frozen=True)
-class _Open:
-    job: Job
-    fingerprint: Mapping[str, object]
-    stack: ExitStack
+def _opened(call: SceneCall, stack: ExitStack) -> tuple[Job, dict[str, object]]:
+    job = stack.enter_context(prepared(call.scene, Path(), model_path(call.model), call.options, role="worker"))
+    return job, as_json(job.fingerprint())
 
 
 _working = threading.Lock()
 """One task at a time, however many threads the worker has: torch uses the cores by itself, datasets are not shared."""
-_scenes: OrderedDict[SceneCall, _Open] = OrderedDict()
+_scenes: OpenCalls[SceneCall, Job] = OpenCalls(_opened)
 _predictors: dict[tuple[object, ...], Predictor] = {}
 
 
@@ -91,6 +69,7 @@ def call_of(job: Job) -> SceneCall:
     options = replace(
         job.options,
         value_range=(stretch.low, stretch.high) if stretch else None,
+        parts=None,
         confidence=None,
         probabilities=None,
         creation_options=(),
@@ -98,7 +77,7 @@ def call_of(job: Job) -> SceneCall:
         overwrite=False,
     )
     own = job.model_path == model_path(None)
-    return SceneCall(_absolute(name), None if own else _absolute(str(job.model_path)), options)
+    return SceneCall(absolute(name), None if own else absolute(str(job.model_path)), options)
 
 
 def describe(call: SceneCall) -> dict[str, object]:
@@ -107,8 +86,8 @@ def describe(call: SceneCall) -> dict[str, object]:
     Raises:
         ClusterError: where the worker does not see the scene or the model.
     """
-    with _working, _plain_errors(), gdal_session():
-        return dict(_opened(call, None).fingerprint)
+    with _working, plain_errors(), gdal_session():
+        return dict(_scenes.get(call, None).fingerprint)
 
 
 def compute(task: WindowsTask) -> Finished:
@@ -120,110 +99,42 @@ def compute(task: WindowsTask) -> Finished:
 
     Memory: a network, three windows, and open scenes.
     """
-    with _working, _plain_errors(), gdal_session():
-        check_run(task.parts, task.token)
-        job = _opened(task.call, task.fingerprint).job
-        parts = _RunParts(task.parts, job.spec.architecture.classes, task.token)
-        missing = missing_places(job, parts, task.places)
-        counts = _found(parts, set(task.places) - set(missing))
-        if missing:
+    with _working, plain_errors(), gdal_session():
+        store = _store(task.parts)
+        still_wanted = partial(check_run, store, task.token)
+        still_wanted()
+        job = _scenes.get(task.call, task.fingerprint).work
+        parts = parts_in(store, job.spec.architecture.classes, Path(), still_wanted)
+        finished = finished_places(job, parts, task.places)
+        skipped = sum(finished.values())
+        counts = WindowCounts(done=len(finished) - skipped, skipped=skipped)
+        if missing := [place for place in task.places if place not in finished]:
             counts = counts.plus(compute_windows(job, _predictor(job), parts, missing, lambda *_: None))
     return Finished(counts, worker_name(), peak_memory_bytes())
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Leave out what led to an error: rasterio's own do not survive the way to the client, and take ours with them."""
-    told: GlrasterError | OSError
-    try:
-        yield
-        return
-    except (GlrasterError, OSError) as error:
-        told = error
-    told.__cause__ = told.__context__ = None
-    if not isinstance(told, ClusterError):
-        told.add_note(f"on worker {worker_name()}")
-    raise told
-
-
-def check_run(folder: Path, token: str) -> None:
+def check_run(store: Store, token: str) -> None:
     """Refuse to work for a run that has ended, or whose parts this machine does not see.
 
     Raises:
         ClusterError: with what to do.
     """
     try:
-        found = (folder / RUN_FILE).read_text()
+        found = store.read(RUN_FILE)
     except OSError:
         found = None
-    if found != token:
+    if found != token.encode():
         raise ClusterError(
-            f"worker {worker_name()}: does not see the parts of the run in {folder}; write the output to a folder that "
-            "all workers share under one name"
+            f"worker {worker_name()}: does not see the parts of the run in {store.name}; write the output to a folder "
+            "that all workers share under one name, or give --parts"
         )
 
 
-def changed_keys(found: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
-    """The keys in which two fingerprints differ."""
-    return [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-
-
-def as_json(fingerprint: Mapping[str, object]) -> dict[str, object]:
-    """A fingerprint as it comes back from a journal: tuples are lists."""
-    values: dict[str, object] = json.loads(json.dumps(fingerprint))
-    return values
-
-
-def differ(worker: str, found: Mapping[str, object], wanted: Mapping[str, object], keys: list[str]) -> ClusterError:
-    """The error that tells in what a worker differs from the run, and what to do about it."""
-    told = "; ".join(f"{key} is {_brief(found.get(key))}, not {_brief(wanted.get(key))}" for key in keys)
-    advice = "give all workers the same files, versions, devices and OMP_NUM_THREADS"
-    return ClusterError(f"worker {worker}: would compute another map: {told}; {advice}")
-
-
-def worker_name() -> str:
-    """The worker's address, or the machine's name outside of a worker."""
+def _store(name: str) -> Store:
     try:
-        from distributed import get_worker
-
-        return str(get_worker().address)
-    except (ImportError, ValueError):
-        return socket.gethostname()
-
-
-def _found(parts: PartFolder, places: set[Place]) -> WindowCounts:
-    """The windows of a task that a worker finished before it was lost."""
-    skipped = sum(parts.shape(*place) == (0, 0) for place in places)
-    return WindowCounts(done=len(places) - skipped, skipped=skipped)
-
-
-def _opened(call: SceneCall, wanted: Mapping[str, object] | None) -> _Open:
-    """The scene, opened anew where it is not open or where `wanted` is not the fingerprint that it was opened with."""
-    known = _scenes.get(call)
-    if known is None or known.fingerprint != wanted:
-        if known is not None:
-            _scenes.pop(call).stack.close()
-        known = _scenes[call] = _open(call)
-        while len(_scenes) > _MOST_SCENES:
-            _scenes.popitem(last=False)[1].stack.close()
-    if wanted is not None and known.fingerprint != wanted:
-        raise differ(worker_name(), known.fingerprint, wanted, changed_keys(known.fingerprint, wanted))
-    _scenes.move_to_end(call)
-    return known
-
-
-def _open(call: SceneCall) -> _Open:
-    stack = ExitStack()
-    try:
-        job = stack.enter_context(
-            prepared(call.scene, Path(), model_path(call.model), call.options, role="worker"),
-        )
-        return _Open(job, as_json(job.fingerprint()), stack)
+        return store_at(name)
     except GlrasterError as error:
-        stack.close()
-        raise ClusterError(
-            f"worker {worker_name()}: {error}; every worker must see scene and model under the name they have here"
-        ) from error
+        raise ClusterError(f"worker {worker_name()}: {error}") from error
 
 
 def _predictor(job: Job) -> Predictor:
@@ -234,12 +145,3 @@ def _predictor(job: Job) -> Predictor:
         _predictors.clear()
         _predictors[key] = job.predictor()
     return _predictors[key]
-
-
-def _absolute(name: str) -> str:
-    return os.path.abspath(name) if Path(name).exists() else name  # noqa: PTH100 (a link stays a link)
-
-
-def _brief(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

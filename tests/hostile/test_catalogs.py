@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hostile.campaigns import load_benchmark
 from hostile.confined import assert_one_line, confined
+from hostile.meddling import meddle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,23 +74,9 @@ _VALUES = st.recursive(
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_any_value_anywhere_in_a_catalog_is_read_or_refused(data, tmp_path_factory):
-    """One field, at any depth, becomes any YAML value, is left out, or is joined by another."""
     record = yaml.safe_load(load_benchmark("fuzz").CATALOG)
     del record["splits"]["val"]
-    place = record
-    while True:
-        key = data.draw(st.sampled_from(sorted(place, key=str) if isinstance(place, dict) else range(len(place))))
-        if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
-            place = place[key]
-            continue
-        break
-    change = data.draw(st.sampled_from(["replace", "remove", "add"]))
-    if change == "remove":
-        del place[key]
-    elif change == "replace":
-        place[key] = data.draw(_VALUES)
-    elif isinstance(place, dict):
-        place[data.draw(st.text(max_size=6))] = data.draw(_VALUES)
+    meddle(record, data, _VALUES)
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(yaml.safe_dump(record, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
     with contextlib.suppress(CatalogError):

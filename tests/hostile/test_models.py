@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hostile.campaigns import load_benchmark
 from hostile.confined import assert_one_line, confined
+from hostile.meddling import meddle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import landscape, write_raster
@@ -143,22 +144,8 @@ _JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_any_value_anywhere_in_a_description_is_read_or_refused(data, model_file):
-    """One field, at any depth, becomes any JSON value, is left out, or is joined by another."""
     record = json.loads(dump_spec(read_spec(model_file())))
-    place = record
-    while True:
-        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
-            place = place[key]
-            continue
-        break
-    change = data.draw(st.sampled_from(["replace", "remove", "add"]))
-    if change == "remove":
-        del place[key]
-    elif change == "replace":
-        place[key] = data.draw(_JSON)
-    elif isinstance(place, dict):
-        place[data.draw(st.text(max_size=8))] = data.draw(_JSON)
+    meddle(record, data, _JSON)
     with contextlib.suppress(ValueError):
         spec = parse_spec(json.dumps(record))
         assert dump_spec(parse_spec(dump_spec(spec))) == dump_spec(spec)

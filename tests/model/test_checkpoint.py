@@ -221,6 +221,13 @@ def test_weights_that_are_not_those_of_the_network(tmp_path: Path, file: Path, c
         load(path)
 
 
+def test_a_file_from_before_number_formats_were_compared(tmp_path: Path, file: Path) -> None:
+    described = json.loads(dump_spec(SPEC))
+    del described["bfloat16_agreement"]
+    older = rewritten(file, tmp_path, metadata={"glraster": json.dumps(described)})
+    assert read_spec(older).bfloat16_agreement is None
+
+
 def test_an_architecture_that_would_not_fit_in_memory(tmp_path: Path, file: Path) -> None:
     described = json.loads(dump_spec(SPEC)) | {"mean": [0.0]}
     described["architecture"]["bands"] = 10**9
@@ -235,6 +242,8 @@ def test_safetensors_of_others(tmp_path: Path, file: Path, metadata: dict[str, s
 
 
 WRONG_SPECS: list[tuple[dict[str, object], str]] = [
+    ({"bfloat16_agreement": 1.5}, "bfloat16_agreement is 1.5, not a share from 0 to 1"),
+    ({"bfloat16_agreement": "all"}, "bfloat16_agreement is 'all'"),
     ({"format_version": 2}, "format version 2 is newer than this glraster knows; upgrade glraster"),
     ({"format_version": None}, "format_version is None, not a whole number"),
     ({"format_version": True}, "format_version is True, not a whole number"),

@@ -10,16 +10,16 @@ from model.test_glnet import TILINGS, network, tiles_of
 from glraster.config import Branch, Mode
 from glraster.errors import UsageError
 from glraster.model import lean
-from glraster.model.border import Strips, chain
 from glraster.model.fold import FoldedGLNet
-from glraster.model.fold_local import fold_finest
+from glraster.model.fold.border import Strips, chain
+from glraster.model.fold.lean import LeanResNet, lean_conv
+from glraster.model.fold.local import fold_finest
+from glraster.model.fold.sampling import fold_sampler, sample_places
+from glraster.model.fold.taps import composed_products, resizing, shifted, shifted_twice, spread, tap_products
+from glraster.model.fold.winograd import WinogradConv, transformed
 from glraster.model.glnet import GLNet
-from glraster.model.lean import LeanResNet, lean_conv
 from glraster.model.resnet import BACKBONES, ResNet
-from glraster.model.sampling import fold_sampler, sample_places
 from glraster.model.sharing import Tiling
-from glraster.model.taps import composed_products, resizing, shifted, shifted_twice, spread, tap_products
-from glraster.model.winograd import WinogradConv, transformed
 
 TOLERANCE = 1e-4
 SPARSE = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from model.conftest import Import
-from model.test_parity import BIG, COMMITTED, SHARED, SMALL, assert_close, needs_shared, view
+from model.test_parity import BIG, CORNERS, SHARED, SMALL, assert_big_scene, assert_small_scene, needs_shared, view
 
 from glraster.model.fold import FoldedGLNet
 
@@ -24,14 +24,7 @@ def folded_outputs(official_model: Import, scene: str, mode: int) -> dict[str, t
 @pytest.mark.parametrize("mode", [1, 2, 3])
 @pytest.mark.parametrize("scene", SMALL)
 def test_small_scenes(official_model: Import, scene: str, mode: int) -> None:
-    outputs = folded_outputs(official_model, scene, mode)
-    with np.load(COMMITTED) as committed:
-        for name, value in outputs.items():
-            assert_close(value[..., 1::2, ::2], committed[f"{scene}_mode{mode}/{name}"])
-    if SHARED.is_dir():
-        with np.load(SHARED / "small" / f"{scene}_mode{mode}.npz") as shared:
-            for name, value in outputs.items():
-                assert_close(value, shared[name])
+    assert_small_scene(folded_outputs(official_model, scene, mode), scene, mode)
 
 
 @needs_shared
@@ -43,9 +36,7 @@ def test_big_scene_local(official_model: Import) -> None:
         for branch, name in (("local", "local"), ("full", "ensemble")):
             folded = FoldedGLNet(model, branch)
             logits = torch.cat([*folded.tile_logits(seen.thumbnail, seen.tiles.split(2), seen.tiling)])
-            assert_close(logits[..., 3::8, 3::8], shared[f"{name}_logits_s8"][[0, 5, 30, 35]])
-            assert_close(logits[0], shared[f"{name}_logits_first"])
-            assert_close(logits[-1], shared[f"{name}_logits_last"])
+            assert_big_scene(logits, shared, name, CORNERS)
 
 
 @needs_shared
@@ -55,6 +46,4 @@ def test_big_scene_full(official_model: Import, scene: str) -> None:
     folded, seen = FoldedGLNet(official_model(7, "full"), "full"), view(BIG[scene], 508)
     outputs = torch.cat([*folded.tile_logits(seen.thumbnail, seen.tiles.split(2), seen.tiling)])
     with np.load(SHARED / "big" / f"{scene}_mode3.npz") as shared:
-        assert_close(outputs[..., 3::8, 3::8], shared["ensemble_logits_s8"])
-        assert_close(outputs[0], shared["ensemble_logits_first"])
-        assert_close(outputs[-1], shared["ensemble_logits_last"])
+        assert_big_scene(outputs, shared, "ensemble")

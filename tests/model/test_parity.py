@@ -6,6 +6,7 @@ of its outputs, far larger, is read from beside the checkout where it is there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ COMMITTED = Path(__file__).parents[1] / "data" / "glnet_small.npz"
 SHARED = Path(__file__).parents[3] / "shared" / "parity"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 SMALL = {"sq": (1, 300, 300), "ns": (2, 220, 300)}
+CORNERS = (0, 5, 30, 35)
 BIG = {"sq2448": (1, 2448, 2448), "ns1500x1100": (2, 1100, 1500)}
 Array = npt.NDArray[Any]
 
@@ -61,6 +63,25 @@ def assert_close(actual: torch.Tensor | Array, expected: Array) -> None:
     assert np.abs(actual - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
+def assert_small_scene(outputs: Mapping[str, torch.Tensor], scene: str, mode: int) -> None:
+    """The reference's outputs of a small scene: committed at every second row and column, shared whole."""
+    with np.load(COMMITTED) as committed:
+        for name, value in outputs.items():
+            assert_close(value[..., 1::2, ::2], committed[f"{scene}_mode{mode}/{name}"])
+    if SHARED.is_dir():
+        with np.load(SHARED / "small" / f"{scene}_mode{mode}.npz") as shared:
+            for name, value in outputs.items():
+                assert_close(value, shared[name])
+
+
+def assert_big_scene(logits: torch.Tensor, shared: Mapping[str, Array], name: str, tiles: Sequence[int] = ()) -> None:
+    """The reference's logits of all tiles of a big scene, or of some: each eighth of all, the first and last whole."""
+    coarse = shared[f"{name}_logits_s8"]
+    assert_close(logits[..., 3::8, 3::8], coarse[list(tiles)] if tiles else coarse)
+    assert_close(logits[0], shared[f"{name}_logits_first"])
+    assert_close(logits[-1], shared[f"{name}_logits_last"])
+
+
 @pytest.mark.parametrize(("part", "digest"), [("g", "376aa5c5ca3ad929"), ("l2g", "9b2f46c7354bc6db")])
 def test_the_checkpoints_are_those_of_the_reference(part: str, digest: str) -> None:
     state = official_state(1, 3, part)
@@ -87,14 +108,7 @@ def small_outputs(official_model: Import, scene: str, mode: int) -> dict[str, to
 @pytest.mark.parametrize("mode", [1, 2, 3])
 @pytest.mark.parametrize("scene", SMALL)
 def test_small_scenes(official_model: Import, scene: str, mode: int) -> None:
-    outputs = small_outputs(official_model, scene, mode)
-    with np.load(COMMITTED) as committed:
-        for name, value in outputs.items():
-            assert_close(value[..., 1::2, ::2], committed[f"{scene}_mode{mode}/{name}"])
-    if SHARED.is_dir():
-        with np.load(SHARED / "small" / f"{scene}_mode{mode}.npz") as shared:
-            for name, value in outputs.items():
-                assert_close(value, shared[name])
+    assert_small_scene(small_outputs(official_model, scene, mode), scene, mode)
 
 
 @needs_shared
@@ -119,14 +133,11 @@ def test_merged_maps_and_last_maps(official_model: Import) -> None:
 def test_big_scene_local(official_model: Import) -> None:
     """Tiles are independent in this mode, so four of the 36 stand for all."""
     model, seen = official_model(7, "local"), view(BIG["sq2448"], 508, corners_only=True)
-    corners = [0, 5, 30, 35]
     with np.load(SHARED / "big" / "sq2448_mode2.npz") as shared:
         assert_close(model.global_logits(seen.thumbnail), shared["global_logits"])
         for branch, name in (("local", "local"), ("full", "ensemble")):
             logits = torch.cat([*model.tile_logits(seen.thumbnail, seen.tiles.split(2), seen.tiling, branch)])
-            assert_close(logits[..., 3::8, 3::8], shared[f"{name}_logits_s8"][corners])
-            assert_close(logits[0], shared[f"{name}_logits_first"])
-            assert_close(logits[-1], shared[f"{name}_logits_last"])
+            assert_big_scene(logits, shared, name, CORNERS)
 
 
 @needs_shared
@@ -136,7 +147,5 @@ def test_big_scene_full(official_model: Import, scene: str) -> None:
     model, seen = official_model(7, "full"), view(BIG[scene], 508)
     outputs = torch.cat([*model.tile_logits(seen.thumbnail, seen.tiles.split(2), seen.tiling)])
     with np.load(SHARED / "big" / f"{scene}_mode3.npz") as shared:
-        assert_close(outputs[..., 3::8, 3::8], shared["ensemble_logits_s8"])
-        assert_close(outputs[0], shared["ensemble_logits_first"])
-        assert_close(outputs[-1], shared["ensemble_logits_last"])
+        assert_big_scene(outputs, shared, "ensemble")
         assert_close(model.global_logits(seen.thumbnail), shared["fixed_global_logits"])

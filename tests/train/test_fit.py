@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,3 +143,20 @@ def test_synchronising_keeps_names_and_weights() -> None:
     assert {type(m) for m in model.guide.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {TeamNorm}
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
     assert list(model.state_dict()) == list(before)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_a_checkpoint_that_cannot_be_written_to_its_end_is_the_systems_error(tmp_path: Path, share: float) -> None:
+    """As on a full disk. torch ends with an error of its own; what tells the user why is the system's."""
+    fit = Fit(small_model("local"), RECIPE.stage("joint"), RECIPE, Length(8, 8))
+    fit.save(tmp_path / "last.pt")
+    before = (tmp_path / "last.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(len(before) * share), limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            fit.save(tmp_path / "last.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert (tmp_path / "last.pt").read_bytes() == before

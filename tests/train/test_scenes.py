@@ -104,7 +104,7 @@ def test_only_the_last_used_scenes_are_open(tmp_path: Path, monkeypatch: pytest.
     first = scenes[0]
     scenes.close()
     assert not scenes._open
-    assert first._scene._dataset.closed
+    assert first._scene.dataset.closed
 
 
 def test_scenes_warn_once_and_not_of_georeferences(caplog: pytest.LogCaptureFixture) -> None:

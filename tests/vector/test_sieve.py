@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from glraster.vector.sieve import RowMetrics, new_values, with_new_values
+from glraster.vector.sieve import RowMetrics, band_parts, new_values, with_new_values
 
 NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
@@ -68,8 +70,11 @@ def sieved(mask, rows, least):
             yield first - 1, pixels[first - 1 : first + rows]
 
     ones = np.ones(height)
-    values = new_values(bands(), 0, RowMetrics(0, ones, ones, ones), least, diagonal=False)
-    return np.concatenate([band[1:] for _, band in with_new_values(bands(), values, diagonal=False)])[:height, 1:-1]
+    sizes = RowMetrics(0, ones, ones, ones)
+    values = new_values((band_parts(band, 0, sizes, top, diagonal=False) for top, band in bands()), 0, least)
+    merged = [with_new_values(band, new, diagonal=False) for (_, band), new in zip(bands(), values, strict=True)]
+    assert all((above[-1] == below[0]).all() for above, below in itertools.pairwise(merged))
+    return np.concatenate([band[1:] for band in merged])[:height, 1:-1]
 
 
 @pytest.mark.parametrize("seed", range(60))

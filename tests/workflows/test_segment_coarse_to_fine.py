@@ -16,7 +16,7 @@ from rasters import landscape, write_raster
 
 from glraster.config import Architecture, LandClass, ModelSpec
 from glraster.model.checkpoint import save
-from glraster.model.fold_local import FoldedLocal
+from glraster.model.fold.local import FoldedLocal
 from glraster.model.glnet import GLNet
 from glraster.raster.resize import thumbnail
 

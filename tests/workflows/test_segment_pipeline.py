@@ -127,14 +127,15 @@ def test_a_batch_that_was_asked_for_is_not_changed(scene, tmp_path, model_file, 
     assert "cpu is out of memory; use a smaller --batch or --tile" in outcome.err
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_precision_follows_the_hardware_but_for_published_figures(
-    native, scene, tmp_path, model_file, run, monkeypatch
+@pytest.mark.parametrize(("native", "agreement"), [(True, 0.995), (False, 0.995), (True, 0.98), (True, None)])
+def test_precision_follows_hardware_and_model_but_for_published_figures(
+    native, agreement, scene, tmp_path, model_file, run, monkeypatch
 ):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
-    model = model_file("full", context_px=320)
-    for merge, expected in (("smooth", "bfloat16" if native else "float32"), ("paper", "float32")):
+    model = model_file("full", context_px=320, bfloat16_agreement=agreement)
+    short = native and agreement == 0.995
+    for merge, expected in (("smooth", "bfloat16" if short else "float32"), ("paper", "float32")):
         call = ["segment", scene, "-o", tmp_path / f"{merge}.tif", "-m", model, "--merge", merge, "--json"]
         assert json.loads(run(*call).out)["precision"] == expected
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rasters import hole, landscape, write_raster
 
+from glraster.raster.holding import held
 from glraster.raster.parts import PartFolder
 
 H, W = 330, 300
@@ -217,6 +218,25 @@ def test_second_process_on_an_output_is_refused(whole, half_done, run):
         fcntl.flock(lock, fcntl.LOCK_EX)
         for how in ("--resume", "--overwrite"):
             refused(run(*call(whole, half_done), how), "another process is working on this output", half_done, before)
+
+
+@pytest.mark.parametrize("name", ["confidence.tif", "probabilities.tif"])
+def test_second_process_on_a_further_output_is_refused_before_it_computes(name, whole, tmp_path, run):
+    """As where two masks of their own share one confidence: the first one holds it from its start to its end."""
+    scene, model, _ = whole
+    option = f"--{name.removesuffix('.tif')}"
+    with held([tmp_path / name]):
+        outcome = run("segment", scene, "-m", model, "-o", tmp_path / "mask.tif", option, tmp_path / name)
+        assert outcome.code == 1
+        assert f"{name}.parts: another process is working on this output; wait for its end" in outcome.err
+        assert [path.name for path in tmp_path.iterdir()] == [f"{name}.parts"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_further_outputs_are_held_while_windows_are_computed(whole, tmp_path):
+    ended = killed("part:2", call(whole, tmp_path))
+    assert ended.returncode == -9, ended.stderr
+    assert {path.name for path in (tmp_path / "confidence.tif.parts").iterdir()} == {"lock"}
 
 
 def test_interrupt_tells_how_to_go_on(whole, tmp_path, run):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import rasterio
 import torch
-from train.scenes import NAMES, write_catalog
+from train.scenes import NAMES
 
 from glraster.errors import CatalogError, OutputError, UsageError
 from glraster.model.checkpoint import load, read_spec
@@ -21,19 +21,6 @@ SMALL = (
     *("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "batch=2", "steps=6", "steps_per_epoch=3"),
     *("warm_up=2", "learning_rate=0.003"),
 )
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalog(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(scope="module")
-def finished(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an undisturbed training."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(catalog, folder, TrainOptions(settings=SMALL))
-    return folder
 
 
 def state(folder: Path) -> dict[str, Any]:
@@ -53,7 +40,10 @@ def test_a_run_folder_tells_the_whole_training(finished: Path) -> None:
     with rasterio.open(finished / "joint_000006.png") as picture:
         assert picture.width == 3 * picture.height > 300
         assert picture.read().std() > 10
-    provenance = read_spec(finished / "model.safetensors").provenance
+    spec = read_spec(finished / "model.safetensors")
+    assert spec.bfloat16_agreement is not None
+    assert 0.5 < spec.bfloat16_agreement <= 1
+    provenance = spec.provenance
     assert provenance["catalog"] == "patches"
     assert set(provenance["val_iou"]) == set(NAMES)  # type: ignore[call-overload]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,19 +31,6 @@ SMALL = (
     *("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "batch=2", "steps=6", "steps_per_epoch=2"),
     *("warm_up=2", "learning_rate=0.003"),
 )
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalog(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(scope="module")
-def finished(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an undisturbed training."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(catalog, folder, TrainOptions(settings=SMALL))
-    return folder
 
 
 def checkpoint(folder: Path, name: str = "last.pt") -> dict[str, Any]:
@@ -143,6 +131,44 @@ def test_a_full_disk_is_one_line_and_the_training_resumes(
     assert not [path.name for path in folder.rglob("*.tmp")]
     train(catalog, folder, TrainOptions(settings=SMALL, resume=True))
     assert same_weights(folder, finished)
+
+
+@pytest.mark.parametrize(("name", "told"), [("settings.json", "choose another folder"), ("last.pt", "remove it")])
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_a_damaged_file_is_named_and_nothing_is_changed(
+    catalog: Path, finished: Path, tmp_path: Path, run: Callable[..., Any], name: str, told: str, share: float
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    os.truncate(folder / name, int((folder / name).stat().st_size * share))
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    outcome = run("train", catalog, "-o", folder, "--resume", "-q", *settings)
+    (line,) = outcome.err.splitlines()
+    assert outcome.code == 1
+    assert line.startswith(f"glraster: error: {folder / name}: ")
+    assert "damaged" in line
+    assert told in line
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_the_best_model_stays_the_best_where_the_metrics_are_lost(
+    catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The score to beat is in the checkpoint; `metrics.jsonl` is for people."""
+    scores = iter((0.9, 0.5, 0.1))
+    monkeypatch.setattr("glraster.workflows.train.mean_iou", lambda *_: next(scores))
+
+    def stop(report: StepReport | Validation) -> None:
+        if report.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(catalog, tmp_path / "run", TrainOptions(settings=SMALL), stop)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    best = train(catalog, tmp_path / "run", TrainOptions(settings=SMALL, resume=True)).best
+    assert (best.step, best.miou) == (2, 0.9)
+    assert checkpoint(tmp_path / "run", "best.pt")["step"] == 2
 
 
 @dataclass(frozen=True)

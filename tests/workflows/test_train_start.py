@@ -25,11 +25,6 @@ PAPER = (*TINY, "backbone=resnet18")
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalog(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(scope="module")
 def paper(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training of all three stages."""
     folder = tmp_path_factory.mktemp("runs") / "paper"

@@ -230,10 +230,10 @@ def test_geoparquet_says_what_its_geometries_are(mask, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"simplify_m": 1.0}], ids=str)
-def test_result_does_not_depend_on_workers(options, tmp_path, monkeypatch):
+def test_result_does_not_depend_on_threads(options, tmp_path, monkeypatch):
     monkeypatch.setattr("glraster.raster.class_raster.BAND_PX", 3000)
     big = blobs(300, 200, seed=4)
     source = write_mask(tmp_path / "mask.tif", big, blockysize=5)
-    one, four = (vectorized(source, tmp_path / f"{n}.gpkg", workers=n, **options) for n in (1, 4))
+    one, four = (vectorized(source, tmp_path / f"{n}.gpkg", threads=n, **options) for n in (1, 4))
     assert one.equals(four)
     assert len(one) == len(gdal_polygons(big))

@@ -79,7 +79,9 @@ def test_a_folder_that_is_read_only(mask, tmp_path, fails):
         ("is no CRS", ["--dst-crs", "EPSG:1"]),
         ("must be positive", ["--simplify", "0"]),
         ("must be positive", ["--min-area", "-3"]),
+        ("at least 1", ["--threads", "0"]),
         ("at least 1", ["--workers", "0"]),
+        ("either --scheduler or --workers", ["--workers", "1", "--scheduler", "tcp://127.0.0.1:9"]),
     ],
 )
 def test_wrong_options(text, options, mask, tmp_path, fails):

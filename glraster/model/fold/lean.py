@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glraster.model.fold.winograd import WinogradConv, transformed
 from glraster.model.resnet import BasicBlock, Bottleneck, Levels, ResNet
-from glraster.model.winograd import WinogradConv, transformed
 
 # oneDNN applies sum and ReLU while the result is in registers: 15 % of a ResNet-50. The operator is torch's own,
 # for its compiler, and not documented: where it is gone, the plain operators give the same.

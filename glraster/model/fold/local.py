@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glraster.model.border import LEAST, RING, Chain, Strips, chain
+from glraster.model.fold.border import LEAST, RING, Chain, Strips, chain
+from glraster.model.fold.lean import Conv, LeanResNet, lean_conv, parameters, wide_conv
+from glraster.model.fold.sampling import Places, Sampler, fold_sampler, sample_places
+from glraster.model.fold.taps import composed_products, resizing, shifted, shifted_twice, spread, tap_products
+from glraster.model.fold.winograd import WinogradConv
 from glraster.model.fpn import Shared, resize
 from glraster.model.glnet import Pyramid
-from glraster.model.lean import Conv, LeanResNet, lean_conv, parameters, wide_conv
 from glraster.model.resnet import Levels
-from glraster.model.sampling import Places, Sampler, fold_sampler, sample_places
 from glraster.model.sharing import Tiling, crop
-from glraster.model.taps import composed_products, resizing, shifted, shifted_twice, spread, tap_products
-from glraster.model.winograd import WinogradConv
 
 Size = tuple[int, int]
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glraster.model.lean import Conv, lean_conv
-from glraster.model.taps import resizing, shifted, spread, tap_products
+from glraster.model.fold.lean import Conv, lean_conv
+from glraster.model.fold.taps import resizing, shifted, spread, tap_products
 
 SPARSE = 3
 """Samples pay where the footprint has at most a third of the tile's cells along each axis."""
