@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50, help="how many runs are killed")
     parser.add_argument("--first", type=int, default=0, help="number of the first kill: every one has its own seed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", type=int, default=1024, help="side of the scene in pixels")
+    parser.add_argument("--side", type=int, default=2048, help="side of the scene in pixels")
     parser.add_argument("--commands", nargs="+", choices=list(SOURCES), default=list(SOURCES), help="only these")
     parser.add_argument("--only", choices=["kills", "others"], help="only kills, or only the other faults")
     chosen = parser.parse_args()

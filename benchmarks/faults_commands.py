@@ -202,7 +202,7 @@ def make_commands(folder: Path, side: int, seed: int) -> dict[str, Command]:
     mosaic = repeat(truth, max(2, side // 300), folder / "mosaic.vrt")
     catalog = folder / "catalog.yaml"
     catalog.write_text(CATALOG.format(rows=side - 256, side=side))
-    epoch = max(4, side // 256)
+    epoch = max(4, side // 64)
     settings = [f"{key}={value}" for key, value in TRAINING.items()] + [
         f"steps={4 * epoch}",
         f"steps_per_epoch={epoch}",

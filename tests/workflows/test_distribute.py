@@ -159,7 +159,7 @@ def scheduler(tmp_path_factory):
 
 
 def dask_worker(scheduler, folder):
-    options = ("--no-nanny", "--nthreads", 2, "--no-dashboard", "--local-directory", folder, "--death-timeout", 60)
+    options = ("--no-nanny", "--nthreads", 2, "--no-dashboard", "--local-directory", folder)
     return python("dask", "worker", scheduler, *options)
 
 

@@ -78,10 +78,10 @@ def test_features_and_their_order_are_those_of_a_serial_run(options, mask, clust
 
 def test_two_processes_by_the_command_line(mask, tmp_path, run):
     for name, options in (("serial", ()), ("far", ("--workers", 2))):
-        outcome = run("vectorize", mask, "-o", tmp_path / f"{name}.gpkg", "--simplify", 1, "--layer", "a", *options)
+        outcome = run("vectorize", mask, "-o", tmp_path / f"{name}.fgb", "--simplify", 1, "--layer", "a", *options)
         assert (outcome.code, outcome.err) == (0, "")
-    assert rows_of(tmp_path / "serial.gpkg") == rows_of(tmp_path / "far.gpkg")
-    assert {path.name for path in tmp_path.iterdir()} == {"serial.gpkg", "far.gpkg"}
+    assert rows_of(tmp_path / "serial.fgb") == rows_of(tmp_path / "far.fgb")
+    assert {path.name for path in tmp_path.iterdir()} == {"serial.fgb", "far.fgb"}
 
 
 @pytest.mark.parametrize("bounds", [None, BOUNDS], ids=str)

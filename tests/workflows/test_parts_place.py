@@ -286,7 +286,7 @@ def test_two_workers_put_parts_into_a_store_and_a_killed_client_goes_on(large, s
     call = ("glraster_cli", "segment", large[0], "-m", large[1], "-o", mask, "--parts", place, "--json")
     file = tmp_path / "scheduler.json"
     options = ("--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file)
-    worker = ("dask", "worker", "--scheduler-file", file, "--no-nanny", "--no-dashboard", "--death-timeout", 120)
+    worker = ("dask", "worker", "--scheduler-file", file, "--no-nanny", "--no-dashboard")
     with process({}, "dask", "scheduler", *options) as scheduler:
         wait_until(file.exists, scheduler)
         address = json.loads(file.read_text())["address"]
