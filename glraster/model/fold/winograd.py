@@ -60,9 +60,11 @@ class WinogradConv:
         outputs = weight.shape[2]
         rows, columns = -(-height // _TILE), -(-width // _TILE)
         padded = F.pad(x, (1, _TILE * columns - width + 1, 1, _TILE * rows - height + 1)).permute(0, 2, 3, 1)
-        result = x.new_empty(n, height, width, outputs)
+        result = x.new_empty(n, rows, _TILE, columns, _TILE, outputs)
+        whole = result.view(n, _TILE * rows, _TILE * columns, outputs)[:, :height, :width]
         before, after = _transforms(x)
-        step = max(1, _BUFFER // (_PATCH**2 * n * columns * max(c, outputs) * x.element_size()))
+        chunks = -(-rows * _PATCH**2 * n * columns * max(c, outputs) * x.element_size() // _BUFFER)
+        step = -(-rows // min(rows, chunks))
         for row in range(0, rows, step):
             count = min(step, rows - row)
             lines = padded[:, _TILE * row : _TILE * (row + count) + 2]
@@ -70,13 +72,14 @@ class WinogradConv:
             changed = before @ patches.reshape(_PATCH**2, -1)
             mixed = torch.bmm(changed.view(_PATCH**2, -1, c), weight)
             tiles = (after @ mixed.view(_PATCH**2, -1)).view(_TILE, _TILE, n, count, columns, outputs)
-            found = tiles.permute(2, 3, 0, 4, 1, 5).reshape(n, _TILE * count, _TILE * columns, outputs)
-            place = result[:, _TILE * row : _TILE * (row + count)]
-            torch.add(found[:, : place.shape[1], :width], self.bias, out=place)
-        maps = result.permute(0, 3, 1, 2)
-        if add is not None:
-            maps += add
-        return maps.relu_() if relu else maps
+            torch.add(tiles.permute(2, 3, 0, 4, 1, 5), self.bias, out=result[:, row : row + count])
+            # while they are in the cache
+            place = slice(_TILE * row, min(_TILE * (row + count), height))
+            if add is not None:
+                whole[:, place] += add.permute(0, 2, 3, 1)[:, place]
+            if relu:
+                whole[:, place].relu_()
+        return whole.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def transformed(weight: Tensor) -> Tensor:
