@@ -7,7 +7,7 @@ have the backbone, loss, augmentation and number of steps of the recipe for own 
 - fpn: crops alone, through a feature pyramid with normalisation and ReLU (Kirillov et al. 2019, Panoptic FPN);
 - local: crops alone, through GLNet's local branch without the guide's maps;
 - global: the thumbnail of the context window alone;
-- guided: crops with the guide's maps; "trusting" the same without blind samples;
+- guided: crops with the guide's maps; "wary" the same without blind samples;
 - full: half of the steps as guided, the other half the refined branch on top of it, the rest frozen.
 """
 
@@ -119,7 +119,7 @@ class Contest:
 
 def build(name: str, arch: Architecture) -> GLNet:
     """A new network of that name."""
-    mode: Any = name if name == "full" else "local" if name in ("guided", "trusting") else "global"
+    mode: Any = name if name == "full" else "local" if name in ("guided", "wary") else "global"
     torch.manual_seed(0)
     model = GLNet(replace(arch, mode=mode))
     for weight_name, weight in model.named_parameters():
@@ -137,8 +137,8 @@ def trained(name: str, contest: Contest) -> GLNet:
         return contest.fit(model, "global", contest.steps, crops=name != "global")
     if name == "guided":
         return contest.fit(model, "joint", contest.steps)
-    if name == "trusting":
-        return contest.fit(model, "joint", contest.steps, blind=0.0)
+    if name == "wary":
+        return contest.fit(model, "joint", contest.steps, blind=0.5)
     first = contest.fit(build("guided", contest.spec.architecture), "joint", contest.steps // 2)
     start_stage(model, first)
     return contest.fit(model, "full", contest.steps - contest.steps // 2, batch=2, tiles=None, blind=0.0)
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("catalog", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000)
-    names = ["full", "guided", "trusting", "global", "local", "fpn"]
+    names = ["full", "guided", "wary", "global", "local", "fpn"]
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,7 @@ from model.test_glnet import TILINGS, network, tiles_of
 
 from glraster.config import Branch, Mode
 from glraster.errors import UsageError
-from glraster.model import lean
-from glraster.model.fold import FoldedGLNet
+from glraster.model.fold import FoldedGLNet, lean
 from glraster.model.fold.border import Strips, chain
 from glraster.model.fold.lean import LeanResNet, lean_conv
 from glraster.model.fold.local import fold_finest
