@@ -7,7 +7,7 @@ have the backbone, loss, augmentation and number of steps of the recipe for own 
 - fpn: crops alone, through a feature pyramid with normalisation and ReLU (Kirillov et al. 2019, Panoptic FPN);
 - local: crops alone, through GLNet's local branch without the guide's maps;
 - global: the thumbnail of the context window alone;
-- guided: crops with the guide's maps; "wary" the same without blind samples;
+- guided: crops with the guide's maps; "wary" the same with half of the samples blind;
 - full: half of the steps as guided, the other half the refined branch on top of it, the rest frozen.
 """
 
