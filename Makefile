@@ -39,9 +39,9 @@ training-data: .venv/installed
 
 default-model: training-data
 	$(BIN)/glraster train examples/default.yaml -o runs/default_1 --bfloat16 --set steps=2150 --set steps_per_epoch=325 \
-		--set 'zoom=[0.6,1.6]' --set colour=0.2 --set blind=0 --set adjust=0
+		--set 'zoom=[0.6,1.6]' --set colour=0.2 --set blind=0 --set adjust=0 --set trust=1
 	$(BIN)/glraster train examples/default.yaml -o runs/default_2 --bfloat16 --set steps=1500 --set steps_per_epoch=250 \
-		--set warm_up=50 --init runs/default_1/model.safetensors
+		--set warm_up=50 --set trust=1 --init runs/default_1/model.safetensors
 	$(BIN)/glraster train examples/default.yaml -o runs/default_3 --bfloat16 --set steps=900 --set steps_per_epoch=300 \
 		--set warm_up=50 --set learning_rate=0.0006 --init runs/default_2/model.safetensors
 	$(BIN)/python examples/pack_model.py runs/default_3/model.safetensors glraster/model/default.safetensors

@@ -135,7 +135,7 @@ class Journal:
         """Remove the parts first and the record last."""
         files = self.store.files()
         self.store.remove(sorted(file for file in files if file.startswith("window_")))
-        self.store.remove(file for file in files if file.endswith(".tif") or file == PUBLISHING)
+        self.store.remove(file for file in files if file.endswith(".tif") or file.startswith(PUBLISHING))
         self.store.remove(sorted(file for file in files if file.startswith("journal.")))
 
     def _start(self) -> None:

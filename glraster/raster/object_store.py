@@ -29,7 +29,7 @@ class ObjectStore:
     programs and GDAL read them, or what fsspec's driver reads.
 
     Raises:
-        UsageError: where no driver for the URL is installed.
+        UsageError: where no driver for the URL is installed, or it lacks an account.
         OutputError: from every method, where the store cannot be reached or refuses.
     """
 
@@ -95,7 +95,7 @@ class ObjectStore:
     def _speaking(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # every driver of fsspec has errors of its own
             reason = telling(" ".join(str(error).split()))
             told = advice(reason) or reason
             raise OutputError(f"{telling(self._url)}: cannot be {what}: {told}") from error
@@ -103,7 +103,7 @@ class ObjectStore:
 
 def _s3(url: str) -> tuple[Any, str]:
     """S3 by Arrow, which comes with glraster; GDAL's names for an endpoint count."""
-    endpoint = os.environ.get("AWS_S3_ENDPOINT", "").partition("://")[2] or os.environ.get("AWS_S3_ENDPOINT")
+    scheme, _, endpoint = os.environ.get("AWS_S3_ENDPOINT", "").rpartition("://")
     settings: dict[str, Any] = {
         "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
         "anonymous": os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "ON", "1"),
@@ -112,7 +112,7 @@ def _s3(url: str) -> tuple[Any, str]:
         plain = os.environ.get("AWS_HTTPS", "").upper() in ("NO", "FALSE", "OFF", "0")
         settings |= {
             "endpoint_override": endpoint,
-            "scheme": "http" if plain else "https",
+            "scheme": scheme or ("http" if plain else "https"),
             "force_virtual_addressing": os.environ.get("AWS_VIRTUAL_HOSTING", "").upper() == "TRUE",
         }
     retry = fs.AwsStandardS3RetryStrategy(max_attempts=_TRIES)
@@ -130,5 +130,5 @@ def _by_fsspec(url: str) -> tuple[Any, str]:
         missing = "fsspec; install it" if "fsspec" in str(error) else f"a driver of fsspec ({error})"
         raise UsageError(f"{scheme}:// needs {missing}") from error
     except ValueError as error:
-        raise UsageError(f"{scheme}:// is no protocol that fsspec knows ({error})") from error
+        raise UsageError(f"{scheme}:// is no protocol that fsspec knows, or lacks its settings ({error})") from error
     return fs.PyFileSystem(fs.FSSpecHandler(system)), root.rstrip("/")

@@ -57,7 +57,7 @@ def call_of(job: VectorizeJob) -> MaskCall:
     """How to open a job's rasters elsewhere."""
     confidence = job.options.confidence
     return MaskCall(
-        absolute(job.mask.path), job.options.bounds, None if confidence is None else absolute(str(confidence))
+        absolute(job.mask.name), job.options.bounds, None if confidence is None else absolute(str(confidence))
     )
 
 

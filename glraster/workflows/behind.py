@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from glraster.errors import OutputError
 from glraster.workflows.windows import Place
 
 T = TypeVar("T")
@@ -18,17 +19,28 @@ class StoppedError(Exception):
 
 
 class Arrivals:
-    """Which of the `wanted` parts are there. `finished` tells it of some; it is asked again after every `look`."""
+    """Which of the `wanted` parts are there. `finished` tells it of some; it is asked again after every `look`.
 
-    def __init__(self, wanted: Iterable[Place], finished: Callable[[Iterable[Place]], Iterable[Place]]) -> None:
-        self._missing, self._finished = set(wanted), finished
+    `where` the parts are is for an error.
+    """
+
+    def __init__(
+        self, wanted: Iterable[Place], finished: Callable[[Iterable[Place]], Iterable[Place]], where: str
+    ) -> None:
+        self._missing, self._finished, self._where = set(wanted), finished, where
         self._changed = threading.Condition()
-        self._looks, self._stopped = 0, False
+        self._looks, self._ended, self._stopped = 0, False, False
 
     def look(self) -> None:
         """Say that parts may have come."""
         with self._changed:
             self._looks += 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Say that all parts have come."""
+        with self._changed:
+            self._ended = True
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -41,20 +53,23 @@ class Arrivals:
         """Sleep until those of `places` that are wanted at all are there.
 
         Raises:
-            StoppedError: where they will not come.
+            StoppedError: where nobody wants them any more.
+            OutputError: where all have come, but these are not there.
         """
         places = set(places)
         while True:
             with self._changed:
                 if self._stopped:
                     raise StoppedError
-                looks = self._looks
+                looks, ended = self._looks, self._ended
             absent = places & self._missing
             self._missing.difference_update(self._finished(absent) if absent else ())
             if not places & self._missing:
                 return
+            if ended:
+                raise OutputError(f"{self._where}: finished parts are gone or damaged; let no other process work there")
             with self._changed:
-                while not self._stopped and self._looks == looks:
+                while self._looks == looks and not (self._ended or self._stopped):
                     self._changed.wait()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -161,7 +161,7 @@ def _follow(
     report: ProgressCallback,
 ) -> tuple[WindowCounts, MapContent]:
     """Compute the windows, and write the map behind them."""
-    arrivals = Arrivals(job.plan.wanted, partial(finished_places, job, parts))
+    arrivals = Arrivals(job.plan.wanted, partial(finished_places, job, parts), parts.store.name)
     assembly = Assembly(job.scene.grid, job.plan.windows, parts, arrivals.wait)
     computed = False
 
@@ -178,7 +178,7 @@ def _follow(
 
         windows = compute(tell)
         computed = True
-        arrivals.look()
+        arrivals.end()
         return windows, writing.result()
 
 
@@ -188,7 +188,9 @@ def _kept_parts(parts: Parts, job: Job) -> Iterator[None]:
     try:
         yield
     except (GlrasterError, OSError, KeyboardInterrupt) as error:
-        kept = len(finished_places(job, parts, job.plan.wanted))
+        kept = 0
+        with suppress(GlrasterError, OSError):  # a store that fails must not hide why the run ended
+            kept = len(finished_places(job, parts, job.plan.wanted))
         if kept:
             error.add_note(
                 f"{kept} of {len(job.plan.wanted)} windows are kept in {parts.store.name}; repeat the call with "

@@ -21,6 +21,7 @@ from glraster.infer.device import choose_device
 from glraster.metrics import Confusion, class_iou, mean_iou
 from glraster.model.checkpoint import load, save
 from glraster.model.glnet import GLNet
+from glraster.model.trust import trusting
 from glraster.raster.opening import gdal_session
 from glraster.train.dataset import SampleForm, SampleSource
 from glraster.train.ddp import Team, joined, own_device
@@ -209,8 +210,16 @@ class _Run:
         ]
         return max(past, key=lambda validation: validation.miou, default=None)
 
+    def _finished(self, fit: Fit) -> GLNet:
+        """What a stage would leave if it ended here; a later stage needs it as it was trained."""
+        last = fit.stage.name == self.recipe.stages[-1]
+        if not last or fit.model.arch.mode != "local" or self.recipe.trust == 1:
+            return fit.averaged
+        return trusting(fit.averaged, self.recipe.trust)
+
     def _end_epoch(self, fit: Fit, spec: ModelSpec) -> Validation:
-        counts, seen = validate(fit.averaged, spec, self.catalog, self.catalog.val, self.dtype, self.team)
+        model = self._finished(fit)
+        counts, seen = validate(model, spec, self.catalog, self.catalog.val, self.dtype, self.team)
         scores = class_iou(counts)
         iou = tuple(None if math.isnan(score) else float(score) for score in scores)
         result = Validation(fit.stage.name, fit.step, mean_iou(counts, self.catalog.in_mean), iou)
@@ -218,7 +227,7 @@ class _Run:
         if best:
             self._best, fit.best = result, asdict(result)
             finished = replace(spec, provenance=self._provenance(result, counts))
-            self.folder.keep_model(fit.averaged, finished, fit.stage.name)
+            self.folder.keep_model(model, finished, fit.stage.name)
         self.folder.note_validation(asdict(result), spec.classes)
         if seen is not None:
             self.folder.draw(fit.stage.name, fit.step, seen, spec)
