@@ -8,6 +8,7 @@ have the backbone, loss, augmentation and number of steps of the recipe for own 
 - local: crops alone, through GLNet's local branch without the guide's maps;
 - global: the thumbnail of the context window alone;
 - guided: crops with the guide's maps; "wary" the same with half of the samples blind;
+- halved: the network "guided" as a training leaves it, its tiles trusting the guide by half;
 - full: half of the steps as guided, the other half the refined branch on top of it, the rest frozen.
 """
 
@@ -31,6 +32,7 @@ from glraster.metrics import class_iou, mean_iou
 from glraster.model.fpn import Maps, resize
 from glraster.model.glnet import GLNet
 from glraster.model.resnet import ResNet
+from glraster.model.trust import trusting
 from glraster.raster.opening import gdal_session
 from glraster.train.dataset import Sample, SampleForm, SampleSource
 from glraster.train.fit import Fit, Length
@@ -119,7 +121,7 @@ class Contest:
 
 def build(name: str, arch: Architecture) -> GLNet:
     """A new network of that name."""
-    mode: Any = name if name == "full" else "local" if name in ("guided", "wary") else "global"
+    mode: Any = name if name == "full" else "local" if name in ("guided", "halved", "wary") else "global"
     torch.manual_seed(0)
     model = GLNet(replace(arch, mode=mode))
     for weight_name, weight in model.named_parameters():
@@ -142,6 +144,18 @@ def trained(name: str, contest: Contest) -> GLNet:
     first = contest.fit(build("guided", contest.spec.architecture), "joint", contest.steps // 2)
     start_stage(model, first)
     return contest.fit(model, "full", contest.steps - contest.steps // 2, batch=2, tiles=None, blind=0.0)
+
+
+def network(name: str, contest: Contest, folder: Path) -> GLNet:
+    """The network of that name: what the folder holds, or a new one, which is then kept there."""
+    if name == "halved":
+        return trusting(network("guided", contest, folder), contest.recipe.trust)
+    weights = folder / f"{name}_{contest.steps}.pt"
+    if not weights.exists():
+        torch.save(trained(name, contest).state_dict(), weights)
+    model = build(name, contest.spec.architecture)
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return model.eval()
 
 
 def spec_of(name: str, contest: Contest) -> ModelSpec:
@@ -189,7 +203,7 @@ def main() -> None:
     parser.add_argument("catalog", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000)
-    names = ["full", "guided", "wary", "global", "local", "fpn"]
+    names = ["full", "guided", "halved", "wary", "global", "local", "fpn"]
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)
@@ -197,12 +211,7 @@ def main() -> None:
         contest = make_contest(load_catalog(chosen.catalog), chosen.steps)
         results = {}
         for name in chosen.models:
-            weights = chosen.output / f"{name}_{chosen.steps}.pt"
-            if not weights.exists():
-                torch.save(trained(name, contest).state_dict(), weights)
-            model = build(name, contest.spec.architecture)
-            model.load_state_dict(torch.load(weights, weights_only=True))
-            results[name] = scores(model.eval(), name, contest)
+            results[name] = scores(network(name, contest, chosen.output), name, contest)
             print(name, json.dumps(results[name]), flush=True)
     (chosen.output / "scores.json").write_text(json.dumps(results, indent=1))
     classes = [c.name for c in contest.catalog.classes]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +34,26 @@ LARGEST_BLOCK = 2**30
 def gdal_session(cache_bytes: int | None = None) -> Iterator[None]:
     """GDAL with a block cache of bounded size (its own default is a share of the machine's memory).
 
-    rasterio's warning of a raster without georeference is left out: `Scene` gives it once, in words.
+    rasterio's warning of a raster without georeference is left out: `Scene` gives it once, in words. So are the lines
+    that libtiff itself prints of a full disk: they come as errors too.
     """
+    _silence_libtiff()
     with (
         rasterio.Env(GDAL_CACHEMAX=cache_bytes or CACHE_BYTES),
         warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore"),
     ):
         yield
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Take away libtiff's own way to stderr, which GDAL leaves open for files that it writes."""
+    try:
+        libraries = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libtiff" in line}
+        for library in libraries:
+            ctypes.CDLL(library).TIFFSetErrorHandler(None)
+    except (OSError, AttributeError):  # another system, or GDAL has a libtiff of its own inside
+        return
 
 
 def check_form(dataset: DatasetReader, path: str) -> None:

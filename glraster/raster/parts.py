@@ -85,7 +85,7 @@ class PartFolder:
         # a name of its own: a worker that was given up for lost may still write the same part
         temporary = final.with_suffix(f".{uuid4().hex}.tmp")
         with temporary.open("wb") as stream:
-            np.save(stream, array)
+            stream.write(_as_file(array))  # not by NumPy, which does not say why a file cannot be written
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(final)
@@ -140,10 +140,8 @@ class PartStore:
         self._save(row, column, _nothing(self.classes))
 
     def _save(self, row: int, column: int, array: Cells) -> None:
-        content = io.BytesIO()
-        np.save(content, array)
         self.before_save()
-        self.store.write(_file(row, column), content.getvalue())
+        self.store.write(_file(row, column), _as_file(array))
 
     def finished(self, windows: Iterable[tuple[int, int]], cells: tuple[int, int]) -> dict[tuple[int, int], bool]:
         """By their sizes; a torn part of the right size is found when it is read."""
@@ -218,6 +216,12 @@ def _cells(logits: npt.NDArray[np.float32]) -> Cells:
     """
     relative = np.maximum(logits - logits.max(axis=0, keepdims=True), LOWEST).astype(np.float16)
     return np.ascontiguousarray(relative.transpose(1, 0, 2))
+
+
+def _as_file(array: Cells) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
 
 
 def _nothing(classes: int) -> Cells:

@@ -64,6 +64,8 @@ class MapContent:
 def write_map(job: Job, journal: Journal, source: Scores, report: ProgressCallback) -> MapContent:
     """Assemble the map block by block, write every output, and move all to their places at the end.
 
+    `report` is called after every block, and before anything is moved; what it raises ends the writing.
+
     Memory: a block of scores.
     """
     region, scene = job.plan.region, job.scene
@@ -90,6 +92,7 @@ def write_map(job: Job, journal: Journal, source: Scores, report: ProgressCallba
             report(Progress("writing", done, region.size))
         for writer, _ in writers:
             writer.finish()
+        report(Progress("writing", done, region.size))
         journal.publishing(writer.path for writer, _ in writers)
         for writer, _ in reversed(writers):
             writer.publish()

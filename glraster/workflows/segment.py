@@ -165,9 +165,14 @@ def _follow(
     assembly = Assembly(job.scene.grid, job.plan.windows, parts, arrivals.wait)
     computed = False
 
+    def tell_written(progress: Progress) -> None:
+        arrivals.wait(())  # nothing is published behind an interrupt
+        if computed:
+            report(progress)
+
     def write() -> MapContent:
         with gdal_session():  # GDAL's settings are those of a thread
-            return write_map(job, journal, assembly, lambda progress: report(progress) if computed else None)
+            return write_map(job, journal, assembly, tell_written)
 
     with written_behind(write, arrivals) as writing:
 
@@ -197,7 +202,9 @@ def _kept_parts(parts: Parts, job: Job) -> Iterator[None]:
                 "--resume to go on"
             )
         if isinstance(error, OSError):
-            told = OutputError(f"{parts.store.name}: cannot be written: {os.strerror(error.errno or 0)}")
+            told = OutputError(
+                f"{parts.store.name}: cannot be written: {os.strerror(error.errno) if error.errno else error}"
+            )
             told.__notes__ = error.__notes__ if kept else []
             raise told from error
         raise
