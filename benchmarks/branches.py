@@ -149,7 +149,7 @@ def trained(name: str, contest: Contest) -> GLNet:
 def network(name: str, contest: Contest, folder: Path) -> GLNet:
     """The network of that name: what the folder holds, or a new one, which is then kept there."""
     if name == "halved":
-        return trusting(network("guided", contest, folder), contest.recipe.trust)
+        return trusting(network("guided", contest, folder), 0.5)
     weights = folder / f"{name}_{contest.steps}.pt"
     if not weights.exists():
         torch.save(trained(name, contest).state_dict(), weights)

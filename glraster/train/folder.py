@@ -72,6 +72,8 @@ class RunFolder:
             raise OutputError(f"{self.path}: holds a training; go on with --resume, or choose another folder")
         with self._writing():
             self._hold()
+            for unfinished in self.path.glob(".*.tmp"):
+                unfinished.unlink()
         known = self._known_settings()
         changed = [key for key in {**known, **told} if known.get(key) != told.get(key)]
         if changed:

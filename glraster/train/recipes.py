@@ -36,7 +36,8 @@ class Recipe:
         clip: largest norm of a step's gradient; 0: none.
         ema: weight of the past in the averaged weights that are validated and saved; 0: none.
         turns, zoom, colour, balance, blind: see `Augmentation`.
-        trust: how far tiles of a finished network of mode local believe its guide, 0 to 1; see `trusting`.
+        trust: shares, 0 to 1, by which tiles of a network of mode local may believe its guide; the one that scores best
+            on the val split is kept. See `trusting`.
         spread: standard deviation of new pyramid weights, as a multiple of 1 / sqrt(fan in); 0: the authors' 0.01.
         normalise: whether the network sees values less the training data's mean, over their standard deviation.
     """
@@ -69,7 +70,7 @@ class Recipe:
     colour: float = 0.15
     balance: float = 0.5
     blind: float = 0.1
-    trust: float = 0.5
+    trust: tuple[float, ...] = (1.0, 0.5)
     spread: float = 1.0
     normalise: bool = True
 
@@ -111,7 +112,7 @@ RECIPES = {
         colour=0.0,
         balance=0.0,
         blind=0.0,
-        trust=1.0,
+        trust=(1.0,),
         spread=0.0,
         normalise=False,
     ),
@@ -173,8 +174,7 @@ def architecture_settings(text: str) -> tuple[str, ...]:
 NETWORK_KEYS = ("backbone", "stem", "width", "mode")
 _CHOICES = {"mode": get_args(Mode), "optimizer": ("adam", "adamw"), "schedule": ("poly", "cosine")}
 _LEAST = {"stem": 1, "width": 2, "thumbnail_px": 32, "batch": 1, "sub_batch": 1, "warm_up": 0, "learning_rate": 1e-12}
-_LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "blind": 0, "adjust": 0, "trust": 0}
-_LEAST |= {"spread": 0}
+_LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "blind": 0, "adjust": 0, "spread": 0}
 _LEAST_OR_NONE = {"steps": 1, "steps_per_epoch": 1}
 
 
@@ -198,8 +198,8 @@ def _impossible(recipe: Recipe) -> Iterator[str]:
         yield f"tiles {list(recipe.tiles)} (rows and columns, at least 1)"
     if len(recipe.zoom) != 2 or not 0 < recipe.zoom[0] <= recipe.zoom[1]:
         yield f"zoom {list(recipe.zoom)} (two positive numbers that ascend)"
-    if not recipe.trust <= 1:
-        yield f"trust {recipe.trust} (at most 1)"
+    if not recipe.trust or not all(0 <= share <= 1 for share in recipe.trust):
+        yield f"trust {list(recipe.trust)} (shares from 0 to 1)"
     if not recipe.ema < 1:
         yield f"ema {recipe.ema} (less than 1)"
 

@@ -210,24 +210,30 @@ class _Run:
         ]
         return max(past, key=lambda validation: validation.miou, default=None)
 
-    def _finished(self, fit: Fit) -> GLNet:
-        """What a stage would leave if it ended here; a later stage needs it as it was trained."""
+    def _finished(self, fit: Fit) -> dict[float, GLNet]:
+        """What a stage may leave if it ends here, by trust in the guide; a later stage needs it as it was trained."""
         last = fit.stage.name == self.recipe.stages[-1]
-        if not last or fit.model.arch.mode != "local" or self.recipe.trust == 1:
-            return fit.averaged
-        return trusting(fit.averaged, self.recipe.trust)
+        if not last or fit.model.arch.mode != "local":
+            return {1.0: fit.averaged}
+        return {share: fit.averaged if share == 1 else trusting(fit.averaged, share) for share in self.recipe.trust}
 
     def _end_epoch(self, fit: Fit, spec: ModelSpec) -> Validation:
-        model = self._finished(fit)
-        counts, seen = validate(model, spec, self.catalog, self.catalog.val, self.dtype, self.team)
+        models = self._finished(fit)
+        found = {
+            share: validate(model, spec, self.catalog, self.catalog.val, self.dtype, self.team)
+            for share, model in models.items()
+        }
+        means = {share: mean_iou(counts, self.catalog.in_mean) for share, (counts, _) in found.items()}
+        trust = max(means, key=means.__getitem__)
+        counts, seen = found[trust]
         scores = class_iou(counts)
         iou = tuple(None if math.isnan(score) else float(score) for score in scores)
-        result = Validation(fit.stage.name, fit.step, mean_iou(counts, self.catalog.in_mean), iou)
+        result = Validation(fit.stage.name, fit.step, means[trust], iou)
         best = self._best is None or result.miou > self._best.miou
         if best:
             self._best, fit.best = result, asdict(result)
-            finished = replace(spec, provenance=self._provenance(result, counts))
-            self.folder.keep_model(model, finished, fit.stage.name)
+            finished = replace(spec, provenance=self._provenance(result, counts, trust))
+            self.folder.keep_model(models[trust], finished, fit.stage.name)
         self.folder.note_validation(asdict(result), spec.classes)
         if seen is not None:
             self.folder.draw(fit.stage.name, fit.step, seen, spec)
@@ -257,7 +263,7 @@ class _Run:
             thumbnail_px=recipe.thumbnail_px,
         )
 
-    def _provenance(self, result: Validation, counts: Confusion) -> dict[str, object]:
+    def _provenance(self, result: Validation, counts: Confusion, trust: float) -> dict[str, object]:
         options = self.options
         return {
             "catalog": self.catalog.name,
@@ -268,6 +274,7 @@ class _Run:
             "init": self.initial.identity,
             "stage": result.stage,
             "step": result.step,
+            "trust": trust,
             "val_miou": round(result.miou, 4),
             "val_iou": {
                 c.name: None if score is None else round(score, 4)

@@ -145,18 +145,18 @@ def test_accounts_and_signatures_are_never_told(server, tmp_path, model_file, ru
 
 
 def test_resume_notices_a_remote_file_that_changed(server, folder, tmp_path, model_file, monkeypatch, run):
-    from glraster.workflows import segment
+    from glraster.workflows import map as writing
 
     scene, mask, model = f"{server.url}/cog.tif?token=geheim", tmp_path / "mask.tif", model_file()
     original = (folder / "cog.tif").read_bytes()
-    assemble = segment.Assembly
+    best_class = writing.best_class
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(segment, "Assembly", die)
+    monkeypatch.setattr(writing, "best_class", die)
     assert run("segment", scene, "-o", mask, "-m", model, *corner(64)).code == 130
-    monkeypatch.setattr(segment, "Assembly", assemble)
+    monkeypatch.setattr(writing, "best_class", best_class)
     journal = (tmp_path / "mask.tif.parts" / "journal.json").read_text()
     assert "geheim" not in journal
     assert json.loads(journal)["fingerprint"]["scene"]["remote"]["Content-Length"] == str(len(original))

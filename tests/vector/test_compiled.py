@@ -34,7 +34,7 @@ def on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
 def test_the_first_run_on_a_machine_says_why_it_takes_long(tmp_path: Path) -> None:
     """Takes half a minute on one core: everything is compiled."""
     mask = write_raster(tmp_path / "mask.tif", blobs(60, 80, seed=1)[None], nodata=0)
-    command = [sys.executable, "-m", "glraster_cli", "vectorize", str(mask), "--overwrite", "-o"]
+    command = [sys.executable, "-m", "glraster_cli", "vectorize", str(mask), "--layer", "cover", "-o"]
     environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     first = on_a_terminal([*command, str(tmp_path / "first.fgb")], environment)
     again = on_a_terminal([*command, str(tmp_path / "again.fgb")], environment)
