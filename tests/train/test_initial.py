@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def test_another_network_is_told(tmp_path: Path) -> None:
 
 
 def test_classes_keep_their_weights_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "glraster")
     model = read_initial(model_file(tmp_path / "model.safetensors"), ARCH).model
     assert model is not None
     assert with_classes(model, ("land", "water"), ("land", "water"), model) is model
