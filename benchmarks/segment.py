@@ -77,8 +77,10 @@ class Backbones:
             yield finest[:, :CLASSES].float()
         self.refined(small)
 
+    @torch.inference_mode()
     def global_logits(self, thumbnail: Tensor) -> Tensor:
-        raise NotImplementedError
+        finest: Tensor = self.guide(thumbnail.to(self.dtype, memory_format=torch.channels_last))[0]
+        return finest[:, :CLASSES].float()
 
 
 def folded_by_torch(net: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import IO
 
 from glraster.errors import GlrasterError, OutputError, ResumeError
+from glraster.raster.holding import LOCK, take_lock
 from glraster.raster.parts import FETCHED, forget_fetched
 from glraster.raster.stores import FolderStore, Store
 
@@ -98,24 +98,18 @@ class Journal:
         self._clear()
         self.store.close()
         forget_fetched(self.folder)
-        for pattern in ("*.tif*", "names.xml", "lock"):
+        for pattern in ("*.tif*", "names.xml", LOCK):
             for leftover in self.folder.glob(pattern):
                 leftover.unlink()
         FolderStore(self.folder).close()
 
     def _hold(self) -> None:
-        self._lock = (self.folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            self._lock = None
-            raise ResumeError(f"{self.folder}: another process is working on this output; wait for its end") from error
+        self._lock = take_lock(self.folder / LOCK, ResumeError)
 
     def _leave(self) -> None:
         """Give the folder back, and remove it where it holds nothing else than the lock."""
-        if self._lock is not None and FolderStore(self.folder).files() == {"lock"}:
-            (self.folder / "lock").unlink()
+        if self._lock is not None and FolderStore(self.folder).files() == {LOCK}:
+            (self.folder / LOCK).unlink()
             self.folder.rmdir()
         self._release()
 
@@ -127,7 +121,7 @@ class Journal:
     def _refuse_foreign(self) -> None:
         beside = FolderStore(self.folder).files()
         for name, files in ((self.folder, beside), (self.store.name, self.store.files())):
-            unknown = {file for file in files - {"lock", "journal.tmp", RUN_FILE} if not file.startswith(_OUTPUTS)}
+            unknown = {file for file in files - {LOCK, "journal.tmp", RUN_FILE} if not file.startswith(_OUTPUTS)}
             if JOURNAL not in files and unknown:
                 raise ResumeError(f"{name}: is in the way and no folder of glraster's; move or rename it")
 

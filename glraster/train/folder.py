@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from glraster.config import LandClass, ModelSpec
 from glraster.errors import OutputError
 from glraster.model.checkpoint import save
 from glraster.model.glnet import GLNet
+from glraster.raster.holding import take_lock
 from glraster.train.events import EventLog
 from glraster.train.files import replacing
 from glraster.train.fit import Fit, StepReport
@@ -143,15 +143,8 @@ class RunFolder:
             self._lock = None
 
     def _hold(self) -> None:
-        self._lock = (self.path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            self._lock = None
-            raise OutputError(
-                f"{self.path}: another process trains in this folder; wait for its end, or choose another folder"
-            ) from error
+        told = "another process trains in this folder; wait for its end, or choose another folder"
+        self._lock = take_lock(self.path / "lock", told=told)
 
     def _close_events(self) -> None:
         if self._events is not None:

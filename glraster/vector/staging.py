@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glraster.errors import OutputError
+from glraster.raster.holding import take_lock
 
 _LOCK = "vectorize.lock"
 
@@ -27,14 +27,10 @@ def staged(output: Path, folder: Path) -> Iterator[Path]:
         raise OutputError(f"{folder}: is in the way and no folder of vectorize's; move or rename it")
     try:
         folder.mkdir(exist_ok=True)
-        lock = (folder / _LOCK).open("w")
+        lock = take_lock(folder / _LOCK)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {os.strerror(error.errno or 0)}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{folder}: another process is working on this output; wait for its end") from error
         try:
             _clear(folder)
             unfinished = folder / output.name

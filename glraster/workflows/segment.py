@@ -107,20 +107,14 @@ def segment(
             parts_bytes = job.plan.parts_bytes(job.spec.architecture.classes)
             if isinstance(store, FolderStore):
                 check_space(store.path if job.options.parts else job.output, parts_bytes, certain=job.scene.all_valid)
-        staging = staging_folder(job.output)
-        resume, overwrite = job.options.resume, job.options.overwrite
         fingerprint = crew.fingerprint(job)
-        further = [path for path in (job.options.confidence, job.options.probabilities) if path is not None]
-        with Journal(staging, fingerprint, resume=resume, overwrite=overwrite, store=store) as journal:
-            with held(further):
-                if job.options.merge == "paper":
-                    windows, scores = _paper_scores(job)
-                    content = write_map(job, journal, scores, report)
-                else:
-                    parts = parts_in(store, job.spec.architecture.classes, staging)
-                    with _kept_parts(parts, job):
-                        compute = partial(crew.compute, job, parts, fingerprint)
-                        windows, content = _follow(job, journal, parts, compute, report)
+        resume, overwrite = job.options.resume, job.options.overwrite
+        with Journal(
+            staging_folder(job.output), fingerprint, resume=resume, overwrite=overwrite, store=store
+        ) as journal:
+            windows, content = _map(
+                job, journal, lambda parts, tell: crew.compute(job, parts, fingerprint, tell), report
+            )
             journal.discard()
         cost = _Cost(
             time.perf_counter() - started,
@@ -143,6 +137,22 @@ def plan_segment(
         return estimate(job.plan, job.spec, job.branch, job.batch, job.device, views)
 
 
+_Tell = Callable[[int, int], None]
+
+
+def _map(
+    job: Job, journal: Journal, compute: Callable[[Parts, _Tell], WindowCounts], report: ProgressCallback
+) -> tuple[WindowCounts, MapContent]:
+    """Compute and write the map; no other process touches its outputs meanwhile."""
+    with held(path for path in (job.options.confidence, job.options.probabilities) if path is not None):
+        if job.options.merge == "paper":
+            windows, scores = _paper_scores(job)
+            return windows, write_map(job, journal, scores, report)
+        parts = parts_in(journal.store, job.spec.architecture.classes, journal.folder)
+        with _kept_parts(parts, job):
+            return _follow(job, journal, parts, partial(compute, parts), report)
+
+
 def _paper_scores(job: Job) -> tuple[WindowCounts, ScoreArray]:
     predictor = job.predictor()
     started = time.perf_counter()
@@ -157,7 +167,7 @@ def _follow(
     job: Job,
     journal: Journal,
     parts: Parts,
-    compute: Callable[[Callable[[int, int], None]], WindowCounts],
+    compute: Callable[[_Tell], WindowCounts],
     report: ProgressCallback,
 ) -> tuple[WindowCounts, MapContent]:
     """Compute the windows, and write the map behind them."""

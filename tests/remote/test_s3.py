@@ -11,11 +11,7 @@ import numpy as np
 import pytest
 import rasterio.shutil
 from rasters import landscape, read, write_raster
-
-moto_server = pytest.importorskip("moto.server")
-boto3 = pytest.importorskip("boto3")
-
-SECRET = "geheim"
+from remote.loopback_s3 import SECRET, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -24,24 +20,9 @@ def bucket(tmp_path_factory):
     folder = tmp_path_factory.mktemp("s3")
     write_raster(folder / "plain.tif", landscape(600, 700), tiled=True)
     rasterio.shutil.copy(folder / "plain.tif", folder / "scene.tif", driver="COG", BLOCKSIZE=256)
-    server = moto_server.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    account = {"AWS_ACCESS_KEY_ID": "anna", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="anna",
-        aws_secret_access_key=SECRET,
-    )
-    client.create_bucket(Bucket="maps")
-    client.upload_file(str(folder / "scene.tif"), "maps", "scene.tif")
-    yield (
-        account | {"AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"},
-        folder / "scene.tif",
-    )
-    server.stop()
+    with s3_server() as (environment, client):
+        client.upload_file(str(folder / "scene.tif"), "maps", "scene.tif")
+        yield environment, folder / "scene.tif"
 
 
 def segment(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from rasters import hole, landscape, write_raster
+from remote.loopback_s3 import SECRET, s3_server
 
 from glraster.errors import OutputError, UsageError
 from glraster.raster.parts import PartStore
@@ -21,13 +21,10 @@ from glraster.raster.stores import FolderStore, store_at, store_url
 from glraster.workflows.prepare import SegmentOptions
 from glraster.workflows.segment import segment
 
-moto_server = pytest.importorskip("moto.server")
-boto3 = pytest.importorskip("boto3")
 fsspec = pytest.importorskip("fsspec")
 
 H, W, WINDOWS = 330, 300, 9
 LARGE, LARGE_WINDOWS = 590, 36
-SECRET = "geheim"
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +47,9 @@ def large(tmp_path_factory, model_file):
 
 @pytest.fixture(scope="module")
 def s3():
-    """An S3 server on loopback with the bucket `maps`: the environment of its users, and a client."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = moto_server.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    account = {"AWS_ACCESS_KEY_ID": "anna", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="anna",
-        aws_secret_access_key=SECRET,
-    )
-    client.create_bucket(Bucket="maps")
-    yield account | {"AWS_S3_ENDPOINT": f"{host}:{port}", "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}, client
-    server.stop()
+    """The environment of users of an S3 server on loopback with the bucket `maps`, and a client."""
+    with s3_server() as found:
+        yield found
 
 
 @pytest.fixture
