@@ -32,15 +32,15 @@ from glraster.metrics import class_iou, mean_iou
 from glraster.model.fpn import Maps, resize
 from glraster.model.glnet import GLNet
 from glraster.model.resnet import ResNet
-from glraster.model.trust import trusting
 from glraster.raster.opening import gdal_session
-from glraster.train.dataset import Sample, SampleForm, SampleSource
-from glraster.train.fit import Fit, Length
-from glraster.train.losses import Loss, make_loss
-from glraster.train.recipes import Recipe, choose_recipe
-from glraster.train.stages import start_stage
-from glraster.workflows.prepare_training import look
-from glraster.workflows.validate import validate
+from glraster.training.dataset import Sample, SampleForm, SampleSource
+from glraster.training.fit import Fit, Length
+from glraster.training.job import look
+from glraster.training.losses import Loss, make_loss
+from glraster.training.recipes import Recipe, choose_recipe
+from glraster.training.stages import start_stage
+from glraster.training.trust import trusting
+from glraster.training.validate import validate
 
 
 class PlainPyramid(nn.Module):

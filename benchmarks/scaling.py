@@ -20,20 +20,20 @@ import numpy as np
 import rasterio
 
 from glraster.model.default import model_path
-from glraster.raster.assemble import Assembly
 from glraster.raster.opening import gdal_session
-from glraster.raster.parts import PartFolder
+from glraster.segmentation.assemble import Assembly
+from glraster.segmentation.job import prepared
+from glraster.segmentation.parts import PartFolder
+from glraster.segmentation.windows import WindowCounts
+from glraster.segmentation.worker import Finished, WindowsTask, call_of
+from glraster.segmentation.write_map import BLOCK
+from glraster.vector import distributed as band_worker
+from glraster.vector.bands import Tracing, row_metrics
+from glraster.vector.distributed import BandTask
+from glraster.vector.job import VectorizeOptions
+from glraster.vector.job import prepared as prepared_mask
 from glraster.vector.sieve import new_values
-from glraster.workflows import band_worker
-from glraster.workflows.band_worker import BandTask
-from glraster.workflows.map import BLOCK
-from glraster.workflows.mask_bands import Tracing, row_metrics
-from glraster.workflows.mask_job import VectorizeOptions
-from glraster.workflows.mask_job import prepared as prepared_mask
-from glraster.workflows.prepare import prepared
-from glraster.workflows.vectorize import _batches, _Tally, _write_file
-from glraster.workflows.windows import WindowCounts
-from glraster.workflows.worker import Finished, WindowsTask, call_of
+from glraster.vector.vectorize import _batches, _Tally, _write_file
 
 
 def draw(path: Path, side: int) -> None:

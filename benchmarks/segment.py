@@ -36,7 +36,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from glraster.config import Architecture, LandClass, ModelSpec
-from glraster.infer.device import (
+from glraster.model.checkpoint import load, save
+from glraster.model.fold import FoldedGLNet
+from glraster.model.fold.lean import LeanResNet
+from glraster.model.glnet import GLNet, Pyramid
+from glraster.model.resnet import ResNet
+from glraster.raster.grid import usual_overlap
+from glraster.segmentation.device import (
     choose_batch,
     choose_device,
     computes_bfloat16,
@@ -44,13 +50,7 @@ from glraster.infer.device import (
     keep_freed_memory,
     peak_memory_bytes,
 )
-from glraster.infer.predict import Predictor, TileForm
-from glraster.model.checkpoint import load, save
-from glraster.model.fold import FoldedGLNet
-from glraster.model.fold.lean import LeanResNet
-from glraster.model.glnet import GLNet, Pyramid
-from glraster.model.resnet import ResNet
-from glraster.raster.grid import usual_overlap
+from glraster.segmentation.predict import Predictor, TileForm
 
 VARIANTS = ("plain", "folded", "auto", "large tiles", "floor", "lean floor", "auto floor")
 CLASSES = 7

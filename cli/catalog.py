@@ -12,7 +12,7 @@ from . import options
 
 if TYPE_CHECKING:
     from glraster.catalog import Catalog
-    from glraster.train.check import CatalogReport, SplitReport
+    from glraster.labels.check import CatalogReport, SplitReport
 
 _path = click.Path(path_type=Path)
 _root = click.argument("root", type=_path)
@@ -46,7 +46,7 @@ def deepglobe_command(
 
     Without --split-lists the scenes are divided at random in the paper's proportions (454, 207, 142).
     """
-    from glraster.workflows.catalog import Target, deepglobe_catalog
+    from glraster.labels.make_catalog import Target, deepglobe_catalog
 
     click.echo(_catalog_text(deepglobe_catalog(root, Target(output, overwrite), split_lists, seed)))
 
@@ -57,7 +57,7 @@ def deepglobe_command(
 @options.overwrite
 def inria_command(root: Path, output: Path | None, overwrite: bool) -> None:
     """Inria Aerial Image Labeling in ROOT; tiles 1 to 5 of every city validate."""
-    from glraster.workflows.catalog import Target, inria_catalog
+    from glraster.labels.make_catalog import Target, inria_catalog
 
     click.echo(_catalog_text(inria_catalog(root, Target(output, overwrite))))
 
@@ -75,7 +75,7 @@ def inria_command(root: Path, output: Path | None, overwrite: bool) -> None:
 @options.overwrite
 def folder_command(root: Path, output: Path | None, overwrite: bool, **settings: Any) -> None:
     """Any images and labels in ROOT; whole scenes are divided among the splits."""
-    from glraster.workflows.catalog import FolderOptions, Target, folder_catalog
+    from glraster.labels.make_catalog import FolderOptions, Target, folder_catalog
 
     click.echo(_catalog_text(folder_catalog(root, Target(output, overwrite), FolderOptions(**settings))))
 
@@ -87,7 +87,7 @@ def folder_command(root: Path, output: Path | None, overwrite: bool, **settings:
 @options.quiet
 def check_command(file: Path, as_json: bool, quiet: bool) -> None:  # noqa: ARG001
     """Open every file of a catalog and count its classes; ends with status 1 where something is wrong."""
-    from glraster.workflows.catalog import check_catalog_file
+    from glraster.labels.make_catalog import check_catalog_file
 
     report = check_catalog_file(file)
     click.echo(json.dumps(report.to_json()) if as_json else _report_text(report))

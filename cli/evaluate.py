@@ -13,8 +13,8 @@ from . import options
 _GIVEN = click.core.ParameterSource.COMMANDLINE
 
 if TYPE_CHECKING:
+    from glraster.evaluation.evaluate import EvaluateOptions
     from glraster.metrics.records import Evaluation, PointEvaluation, SceneScores
-    from glraster.workflows.evaluate import EvaluateOptions
 
 
 @click.command("evaluate")
@@ -59,7 +59,7 @@ def command(
     TRUTH is a raster or polygons of the same classes, or points: a sample, from which class areas are estimated. Where
     PREDICTION is a catalog (.yaml), its scenes are mapped with --model and held against their labels.
     """
-    from glraster.workflows.evaluate import EvaluateOptions, TruthOptions
+    from glraster.evaluation.evaluate import EvaluateOptions, TruthOptions
 
     from . import tables
 
@@ -78,7 +78,7 @@ def _evaluated(
     prediction: str, truth: str | None, chosen: EvaluateOptions, quiet: bool
 ) -> Evaluation | PointEvaluation:
     from glraster.errors import UsageError
-    from glraster.workflows.evaluate import evaluate, evaluate_catalog
+    from glraster.evaluation.evaluate import evaluate, evaluate_catalog
 
     if prediction.lower().endswith((".yaml", ".yml")):
         if truth is not None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from . import options, vectorize
 
 if TYPE_CHECKING:
-    from glraster.workflows.report import ReportOptions
-    from glraster.workflows.segment import SegmentOptions
-    from glraster.workflows.sidecars import Sidecars
+    from glraster.interchange.sidecars import Sidecars
+    from glraster.reporting.report import ReportOptions
+    from glraster.segmentation.segment import SegmentOptions
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Extras:
 
     def check(self, scene: str, mask: str, model: str | None, chosen: SegmentOptions) -> None:
         """Tell before a long segmentation what would stop the outputs from being written."""
-        from glraster.workflows.sidecars import check_sidecars
+        from glraster.interchange.sidecars import check_sidecars
 
         check_sidecars(mask, self.sidecars(), overwrite=chosen.overwrite)
         if self.polygons is not None:
             vectorize.check_output(self.polygons, mask, chosen.overwrite)
         if self.page is not None:
-            from glraster.workflows.report import check_report
+            from glraster.reporting.report import check_report
 
             check_report(self.page, mask, _report_options(scene, model, chosen))
 
@@ -48,7 +48,7 @@ class Extras:
             scene, mask, model: as they were given to `segment`.
             chosen: what the user asked for.
         """
-        from glraster.workflows.sidecars import write_sidecars
+        from glraster.interchange.sidecars import write_sidecars
 
         told: dict[str, Any] = {}
         text = ""
@@ -57,7 +57,7 @@ class Extras:
             told["vectorized"], lines = vectorize.of_segment(mask, self.polygons, chosen)
             text += f"\n{lines}"
         if self.page is not None:
-            from glraster.workflows.report import write_report
+            from glraster.reporting.report import write_report
 
             written = self.settings(chosen)
             write_report(mask, self.page, _report_options(scene, model, written))
@@ -74,13 +74,13 @@ class Extras:
 
     def sidecars(self) -> Sidecars:
         """Which files to write beside a mask whatever its name."""
-        from glraster.workflows.sidecars import Sidecars
+        from glraster.interchange.sidecars import Sidecars
 
         return Sidecars(stac=self.stac, qml=self.qml)
 
 
 def _report_options(scene: str, model: str | None, chosen: SegmentOptions) -> ReportOptions:
-    from glraster.workflows.report import ReportOptions
+    from glraster.reporting.report import ReportOptions
 
     return ReportOptions(
         scene=scene,

@@ -22,8 +22,6 @@ VERBS = {
     "model": "Import, inspect and export model files.",
     "catalog": "Make and check catalogs of training data.",
 }
-MODULES = {"report": "report_page"}
-"""Modules of verbs that do not have the verb's name."""
 
 INTERRUPTED = 130
 
@@ -37,7 +35,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in VERBS:
             return None
-        command = importlib.import_module(f".{MODULES.get(cmd_name, cmd_name)}", __package__).command
+        command = importlib.import_module(f".{cmd_name}", __package__).command
         assert isinstance(command, click.Command)
         return command
 

@@ -32,7 +32,7 @@ def import_command(output: str, overwrite: bool, as_json: bool, quiet: bool, **c
 
     All three give the full model, the first alone the global model, the second alone the global → local model.
     """
-    from glraster.workflows.model import import_model
+    from glraster.interchange.models import import_model
 
     spec = import_model(Path(output), overwrite=overwrite, **checkpoints)
     click.echo(
@@ -47,7 +47,7 @@ def import_command(output: str, overwrite: bool, as_json: bool, quiet: bool, **c
 @options.json_output
 def info_command(file: Path, as_json: bool) -> None:
     """Print what a model file says of itself."""
-    from glraster.workflows.model import model_info
+    from glraster.interchange.models import model_info
 
     info = model_info(file)
     click.echo(json.dumps(info) if as_json else _info_text(info))
@@ -62,7 +62,7 @@ def describe_command(model: str, output: Path | None, overwrite: bool) -> None:
 
     Without --output the item is printed.
     """
-    from glraster.workflows.describe import describe_model
+    from glraster.interchange.describe import describe_model
 
     item = describe_model(model, output, overwrite=overwrite)
     click.echo(json.dumps(item, indent=2) if output is None else f"{output}: STAC item {item['id']}")
@@ -79,7 +79,7 @@ def export_command(model: str, output: str, tile_px: int | None, overwrite: bool
 
     The QGIS plugin Deepness reads its metadata. Needs the extra: pip install 'glraster[onnx]'.
     """
-    from glraster.workflows.export import export_model
+    from glraster.interchange.export import export_model
 
     result = export_model(model, Path(output), tile_px=tile_px, overwrite=overwrite)
     size = f"tiles of {result.tile_px} px, {result.bytes / 2**20:.1f} MiB"

@@ -16,7 +16,7 @@ import click
 from glraster.errors import OutputError
 
 if TYPE_CHECKING:
-    from glraster.workflows.compare import Tolerance
+    from glraster.evaluation.compare import Tolerance
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -81,7 +81,7 @@ def parse_values(
 
 def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> Tolerance:  # noqa: ARG001
     """`2`, `2m` or `3px` as a distance."""
-    from glraster.workflows.compare import Tolerance
+    from glraster.evaluation.compare import Tolerance
 
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(m|px)?", value.strip())
     if found is None or float(found[1]) == 0:

@@ -19,7 +19,7 @@ from . import options
 @options.quiet
 def command(mask: str, output: str, quiet: bool, **chosen: Any) -> None:
     """Draw MASK with its legend, class areas and a scale bar, as PNG."""
-    from glraster.workflows.preview import PreviewOptions, preview
+    from glraster.reporting.preview import PreviewOptions, preview
 
     written = preview(mask, output, PreviewOptions(**chosen))
     if not quiet:

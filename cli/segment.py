@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, report
+from . import options, terminal
 from .extras import Extras
 
 if TYPE_CHECKING:
-    from glraster.workflows.cluster import Cluster
-    from glraster.workflows.scenes import SceneOutcome
-    from glraster.workflows.segment import SegmentOptions
+    from glraster.cluster.client import Cluster
+    from glraster.segmentation.scenes import SceneOutcome
+    from glraster.segmentation.segment import SegmentOptions
 
 
 def _gsd(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:  # noqa: ARG001
@@ -126,8 +126,8 @@ def command(
     Several scenes go to a folder, as NAME.tif; one that fails does not stop the others.
     An interrupted run goes on with --resume.
     """
-    from glraster.workflows.cluster import connected
-    from glraster.workflows.segment import SegmentOptions, plan_segment, segment
+    from glraster.cluster.client import connected
+    from glraster.segmentation.segment import SegmentOptions, plan_segment, segment
 
     chosen, extras = SegmentOptions(**settings), Extras(polygons, page, qml, stac)
     if model is None and not quiet:
@@ -138,17 +138,17 @@ def command(
         _refuse_single({"--vectorize": polygons, "--report": page, "--dry-run": dry_run})
     elif dry_run:
         estimate = plan_segment(scenes[0], output, model, chosen)
-        click.echo(json.dumps(estimate.to_json()) if as_json else report.estimate_text(estimate))
+        click.echo(json.dumps(estimate.to_json()) if as_json else terminal.estimate_text(estimate))
         return 0
     else:
         extras.check(scenes[0], output, model, chosen)
     with connected(scheduler, workers) if scheduler or workers is not None else nullcontext() as cluster:
         if several:
             return _segment_scenes((scenes, output, model), chosen, extras, cluster, as_json, quiet)
-        with report.progress_bar(quiet) as progress:
+        with terminal.progress_bar(quiet) as progress:
             result = segment(scenes[0], output, model, extras.settings(chosen), progress, cluster)
     told, text = extras.write(scenes[0], output, model, chosen)
-    click.echo(json.dumps(result.to_json() | told) if as_json else report.segment_text(result) + text)
+    click.echo(json.dumps(result.to_json() | told) if as_json else terminal.segment_text(result) + text)
     return 0
 
 
@@ -160,17 +160,17 @@ def _segment_scenes(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    from glraster.workflows.scenes import ScenesOptions, Watch, segment_scenes
+    from glraster.segmentation.scenes import ScenesOptions, Watch, segment_scenes
 
     def tell(outcome: SceneOutcome) -> None:
         if outcome.error is not None:
             told = "; ".join([str(outcome.error), *getattr(outcome.error, "__notes__", [])])
             click.echo(f"glraster: error: {told}", err=True)
         elif not as_json:
-            click.echo(report.segment_text(outcome.result) if outcome.result else f"{outcome.output}: kept")
+            click.echo(terminal.segment_text(outcome.result) if outcome.result else f"{outcome.output}: kept")
 
     options = ScenesOptions(chosen, extras.sidecars())
-    with report.scenes_bar(quiet) as progress:
+    with terminal.scenes_bar(quiet) as progress:
         result = segment_scenes(*call, options, cluster, Watch(tell, progress))
     if as_json:
         click.echo(json.dumps(result.to_json()))

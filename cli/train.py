@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import options, report
+from . import options, terminal
 
 
 def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:  # noqa: ARG001
@@ -69,8 +69,8 @@ def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **chosen: A
     how it went. torchrun divides every
     batch among several processes: torchrun --nproc-per-node 2 -m glraster_cli train ...
     """
-    from glraster.workflows.report import ReportOptions, write_report
-    from glraster.workflows.train import TrainOptions, train
+    from glraster.reporting.report import ReportOptions, write_report
+    from glraster.training.train import TrainOptions, train
 
     from .train_progress import training_progress
 
@@ -82,4 +82,4 @@ def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **chosen: A
     if speaks:
         page = ReportOptions(command=options.command_line(), overwrite=True)
         write_report(output, output / "report.html", page)
-        click.echo(json.dumps(result.to_json()) if as_json else report.train_text(result))
+        click.echo(json.dumps(result.to_json()) if as_json else terminal.train_text(result))

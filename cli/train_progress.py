@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .report import duration
+from .terminal import duration
 
 if TYPE_CHECKING:
-    from glraster.train.fit import StepReport
-    from glraster.workflows.train import Validation
+    from glraster.training.fit import StepReport
+    from glraster.training.train import Validation
 
 _STEPS, _SECONDS = 50, 30
 """Between two plain lines, whichever is reached first."""
@@ -73,7 +73,7 @@ def _scored(result: Validation) -> str:
 
 
 def _lines() -> Show:
-    from glraster.workflows.train import Validation as Scored
+    from glraster.training.train import Validation as Scored
 
     pace, told = _Pace(), 0.0
 
@@ -101,7 +101,7 @@ def _bar() -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from glraster.workflows.train import Validation as Scored
+    from glraster.training.train import Validation as Scored
 
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24)]

@@ -15,8 +15,8 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from glraster.workflows.segment import SegmentOptions
-    from glraster.workflows.vectorize import VectorizeResult
+    from glraster.segmentation.segment import SegmentOptions
+    from glraster.vector.vectorize import VectorizeResult
 
 
 log = logging.getLogger("glraster")
@@ -79,8 +79,8 @@ def command(
     with _without("geopandas", "pandas", "shapely"):
         import pyogrio.raw  # noqa: F401
     with _without("scipy"):
-        from glraster.workflows.cluster import connected
-        from glraster.workflows.vectorize import VectorizeOptions, vectorize
+        from glraster.cluster.client import connected
+        from glraster.vector.vectorize import VectorizeOptions, vectorize
 
         far = scheduler is not None or workers is not None
         if far and settings["threads"] is not None:
@@ -127,14 +127,14 @@ def _text(result: VectorizeResult) -> str:
 
 def check_output(polygons: Path, mask: str, overwrite: bool) -> None:
     """Tell before a long segmentation what would stop its polygons from being written."""
-    from glraster.workflows.mask_job import check_output as check
+    from glraster.vector.job import check_output as check
 
     check(str(polygons), mask, overwrite)
 
 
 def of_segment(mask: str, polygons: Path, segmented: SegmentOptions) -> tuple[dict[str, Any], str]:
     """Vectorize the mask that was just written; return the result as JSON values and as text."""
-    from glraster.workflows.vectorize import VectorizeOptions, vectorize
+    from glraster.vector.vectorize import VectorizeOptions, vectorize
 
     options = VectorizeOptions(confidence=segmented.confidence, overwrite=segmented.overwrite)
     result = vectorize(mask, polygons, options)

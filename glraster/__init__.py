@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from glraster._version import __version__
 
 if TYPE_CHECKING:
-    from glraster.workflows.segment import SegmentOptions, SegmentResult, segment
-    from glraster.workflows.vectorize import VectorizeOptions, VectorizeResult, vectorize
+    from glraster.segmentation.segment import SegmentOptions, SegmentResult, segment
+    from glraster.vector.vectorize import VectorizeOptions, VectorizeResult, vectorize
 
 __all__ = [
     "SegmentOptions",
@@ -25,6 +25,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # torch and rasterio take seconds to import: only a call that needs them pays.
     if name in __all__:
-        verb = "vectorize" if "vectorize" in name.lower() else "segment"
-        return getattr(import_module(f"glraster.workflows.{verb}"), name)
+        room = "vector.vectorize" if "vectorize" in name.lower() else "segmentation.segment"
+        return getattr(import_module(f"glraster.{room}"), name)
     raise AttributeError(f"module 'glraster' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training.scenes import write_catalog
 
 # torch's threads spin while they wait: on cores that test processes share they make a test ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -84,7 +86,7 @@ def pointwise_model(model_file: Callable[..., Path], monkeypatch: pytest.MonkeyP
     """
     import torch
 
-    from glraster.workflows import prepare
+    from glraster.segmentation import job as prepare
 
     class Pointwise(torch.nn.Module):
         def global_logits(self, image: torch.Tensor) -> torch.Tensor:
@@ -98,3 +100,40 @@ def pointwise_model(model_file: Callable[..., Path], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(prepare, "load", lambda path: (Pointwise(), load(path)[1]))
     monkeypatch.setattr(prepare, "FoldedGLNet", lambda network, *_: network)
     return model_file("full")
+
+
+@pytest.fixture
+def evaluated(run):
+    """Call `glraster evaluate` and return its JSON."""
+
+    def call(*arguments):
+        outcome = run("evaluate", *arguments, "--json")
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two processes of this machine, shared by all tests that spread work."""
+    from glraster.cluster.client import connected
+
+    with connected(workers=2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    """The catalog of three small scenes."""
+    return write_catalog(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="module")
+def finished(request, catalog, tmp_path_factory):
+    """The folder of an undisturbed training with the module's settings `SMALL`."""
+    from glraster.training.train import TrainOptions, train
+
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(catalog, folder, TrainOptions(settings=request.module.SMALL))
+    return folder

@@ -10,23 +10,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "glraster_cli": 4,
-    "workflows": 3,
-    "infer": 2,
-    "interchange": 2,
-    "train": 2,
-    "report": 2,
+    "glraster_cli": 6,
+    "reporting": 5,
+    "training": 4,
+    "evaluation": 4,
+    "segmentation": 3,
+    "labels": 2,
     "vector": 2,
-    "raster": 1,
+    "interchange": 2,
     "model": 1,
+    "raster": 1,
     "catalog": 1,
-    "metrics": 1,
+    "cluster": 1,
+    "metrics": 0,
+    "files": 0,
     "errors": 0,
     "config": 0,
     "_version": 0,
 }
 MODULES = sorted([*ROOT.glob("glraster/**/*.py"), *ROOT.glob("cli/**/*.py")])
-TORCH_ROOMS = {"model", "infer", "interchange", "train", "workflows"}
+TORCH_ROOMS = {"cluster", "interchange", "model", "segmentation", "training", "evaluation", "reporting"}
 
 
 def room(module: str) -> str | None:

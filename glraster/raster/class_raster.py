@@ -17,7 +17,7 @@ from glraster.config import LandClass
 from glraster.errors import SceneError
 from glraster.raster.georef import bounds_window
 from glraster.raster.grid import Window, round_up
-from glraster.raster.open_raster import OpenRaster
+from glraster.raster.source import OpenRaster
 from glraster.raster.writer import CLASSES_TAG
 
 BAND_PX = 8 * 2**20

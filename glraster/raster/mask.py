@@ -16,7 +16,7 @@ from glraster.errors import SceneError
 from glraster.raster.class_raster import ClassRaster, listed_classes
 from glraster.raster.georef import pixel_area_m2
 from glraster.raster.grid import Window
-from glraster.raster.open_raster import OpenRaster
+from glraster.raster.source import OpenRaster
 from glraster.raster.writer import CLASSES_TAG
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -17,9 +17,9 @@ from rasterio.windows import Window as RasterioWindow
 from glraster.errors import SceneError
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window, working_grid
-from glraster.raster.open_raster import OpenRaster
 from glraster.raster.opening import CACHE_BYTES, check_form, choose_bands, local_files, with_nodata
 from glraster.raster.remote import remote_state
+from glraster.raster.source import OpenRaster
 
 log = logging.getLogger(__name__)
 

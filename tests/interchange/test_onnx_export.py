@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from glraster.infer.predict import Predictor, TileForm
 from glraster.model.checkpoint import load
 from glraster.raster.resize import resize_weights, thumbnail
+from glraster.segmentation.predict import Predictor, TileForm
 
 for name in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(name)

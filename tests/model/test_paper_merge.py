@@ -12,7 +12,7 @@ from model.official_inputs import make_image
 from model.test_parity import COMMITTED, SHARED, SMALL, needs_shared
 
 from glraster.config import LandClass, ModelSpec
-from glraster.infer.predict import Predictor, TileForm
+from glraster.segmentation.predict import Predictor, TileForm
 
 SIDE = 128
 CLASSES = tuple(LandClass(i, f"class {i}", (0, 0, 80 * i)) for i in range(3))

@@ -10,7 +10,7 @@ from glraster.config import Architecture
 from glraster.model.fpn import Maps
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Tiling
-from glraster.model.trust import trusting
+from glraster.training.trust import trusting
 
 TILING = Tiling(128, 128, 64, 64, (0, 64), (0, 64))
 

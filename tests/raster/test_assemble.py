@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glraster.raster.assemble import Assembly, best_class, softmax
 from glraster.raster.grid import STRIDE, Window, WindowGrid, WorkingGrid, context_axis, working_grid
-from glraster.raster.parts import PartFolder
+from glraster.segmentation.assemble import Assembly, best_class, softmax
+from glraster.segmentation.parts import PartFolder
 
 
 def plane(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glraster.raster.foreground import foreground_boxes, foreground_tiles
 from glraster.raster.grid import Axis
+from glraster.segmentation.foreground import foreground_boxes, foreground_tiles
 
 Mask = npt.NDArray[np.bool_]
 

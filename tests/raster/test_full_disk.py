@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from glraster.raster.opening import gdal_session
-from glraster.raster.parts import PartFolder
+from glraster.segmentation.parts import PartFolder
 
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

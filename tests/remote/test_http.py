@@ -145,7 +145,7 @@ def test_accounts_and_signatures_are_never_told(server, tmp_path, model_file, ru
 
 
 def test_resume_notices_a_remote_file_that_changed(server, folder, tmp_path, model_file, monkeypatch, run):
-    from glraster.workflows import map as writing
+    from glraster.segmentation import write_map as writing
 
     scene, mask, model = f"{server.url}/cog.tif?token=geheim", tmp_path / "mask.tif", model_file()
     original = (folder / "cog.tif").read_bytes()

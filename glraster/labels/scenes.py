@@ -1,0 +1,160 @@
+"""Labelled scenes on the ground sample distance that a model learns at: image and label, window by window."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from glraster.catalog import IGNORE, Catalog, Pair
+from glraster.errors import CatalogError, SceneError
+from glraster.labels.reader import LabelReader
+from glraster.raster.grid import Window, WorkingAxis
+from glraster.raster.reader import Scene
+
+MOST_OPEN = 64
+"""Scenes that are held open at once: each is two files or more, and systems allow a process some hundreds."""
+
+_LABEL_PIXELS = 2**24
+"""Label pixels in memory at once, where a label is much finer than the grid that is learned on."""
+
+
+class LabelledScene:
+    """An open image and its label on one working grid; `area` is what samples may show, in working pixels."""
+
+    def __init__(self, scene: Scene, labels: LabelReader, area: Window) -> None:
+        self._scene, self._labels, self.area = scene, labels, area
+
+    def __enter__(self) -> LabelledScene:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._scene.close()
+        self._labels.close()
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        """Image (bands, H, W) and label (H, W) of a window of the working grid, `IGNORE` where either is unknown."""
+        image, valid = self._scene.read(window)
+        label = self._labels.read(window) if self._scene.grid.native else self._resampled(window)
+        label[~valid] = IGNORE
+        return image, label
+
+    def _resampled(self, window: Window) -> npt.NDArray[np.uint8]:
+        """The label at the centres of working pixels."""
+        rows = _scene_pixels(self._scene.grid.rows, window.top, window.bottom)
+        columns = _scene_pixels(self._scene.grid.columns, window.left, window.right)
+        label = np.empty((window.height, window.width), np.uint8)
+        width = int(columns[-1] - columns[0]) + 1
+        band = max(1, int(_LABEL_PIXELS / width / self._scene.grid.rows.scale))
+        for start in range(0, len(rows), band):
+            some = rows[start : start + band]
+            source = Window(int(some[0]), int(columns[0]), int(some[-1] - some[0]) + 1, width)
+            label[start : start + band] = self._labels.read(source)[np.ix_(some - some[0], columns - columns[0])]
+        return label
+
+
+def open_image(catalog: Catalog, pair: Pair) -> tuple[Scene, Window]:
+    """Open the image of a pair at the catalog's ground sample distance, as `segment` reads it.
+
+    A scene that is no more than 10 % off, or has no CRS that tells metres, is read in its own pixels.
+
+    Returns:
+        The open scene, and the working pixels of it that the pair means.
+
+    Raises:
+        CatalogError: where it cannot be opened, or is much too coarse.
+    """
+    try:
+        scene = Scene(pair.image, catalog.indexes, catalog.bands)
+    except SceneError as error:
+        raise CatalogError(str(error)) from error
+    if catalog.gsd_m is not None and scene.gsd_m is not None:
+        try:
+            scene.resample_to(catalog.gsd_m)
+        except SceneError as error:
+            coarse = max(scene.gsd_m)
+            scene.close()
+            raise CatalogError(
+                f"its pixels of {coarse:.3g} m are too coarse to be read at gsd_m {catalog.gsd_m:g} of the catalog",
+                source=scene.path,
+            ) from error
+    used = Window(*pair.window) if pair.window else scene.extent
+    top, bottom = _working_pixels(scene.grid.rows, used.top, used.bottom)
+    left, right = _working_pixels(scene.grid.columns, used.left, used.right)
+    return scene, Window(top, left, bottom - top, right - left)
+
+
+def open_pair(catalog: Catalog, pair: Pair) -> LabelledScene:
+    """Open an image and its label; use as a context manager."""
+    scene, area = open_image(catalog, pair)
+    try:
+        return LabelledScene(scene, LabelReader(pair, catalog), area)
+    except CatalogError:
+        scene.close()
+        raise
+
+
+class OpenScenes:
+    """The scenes of some pairs, opened when they are wanted; the `most` last used stay open."""
+
+    def __init__(self, catalog: Catalog, pairs: Sequence[Pair], most: int = MOST_OPEN) -> None:
+        self._catalog, self._pairs, self._most = catalog, pairs, most
+        self._open: OrderedDict[int, LabelledScene] = OrderedDict()
+
+    def __getitem__(self, number: int) -> LabelledScene:
+        """The open scene of pair `number`; it may be closed when another one is asked for."""
+        if number not in self._open:
+            if len(self._open) >= self._most:
+                self._open.popitem(last=False)[1].close()
+            self._open[number] = open_pair(self._catalog, self._pairs[number])
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def areas(self) -> list[int]:
+        """Working pixels of every pair."""
+        return [self[number].area.size for number in range(len(self._pairs))]
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+@contextmanager
+def warnings_once() -> Iterator[None]:
+    """Scenes are opened again and again: each warning of a reader once, and none of a missing georeference.
+
+    That one speaks of maps, and here are none.
+    """
+    told: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        known = text in told or "has no georeference" in text
+        told.add(text)
+        return not known
+
+    logger = logging.getLogger("glraster.raster.reader")
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
+
+
+def _scene_pixels(axis: WorkingAxis, start: int, stop: int) -> npt.NDArray[np.int64]:
+    """The scene pixels in which the centres of working pixels [start, stop) lie."""
+    return np.asarray((np.arange(start, stop) + 0.5) * axis.scale // 1, np.int64)
+
+
+def _working_pixels(axis: WorkingAxis, start: int, stop: int) -> tuple[int, int]:
+    """The working pixels that lie in scene pixels [start, stop): one at least."""
+    first = min(int(np.ceil(start / axis.scale - 1e-6)), axis.working - 1)
+    return first, max(first + 1, int(np.floor(stop / axis.scale + 1e-6)))

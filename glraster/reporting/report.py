@@ -1,0 +1,270 @@
+"""Write a page that shows a map, with all that is known about it, or a training."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from glraster.config import LandClass
+from glraster.errors import CatalogError, OutputError, UsageError
+from glraster.evaluation.evaluate import EvaluateOptions, Tolerance, evaluate
+from glraster.evaluation.truth import TruthOptions, as_truth_error, opened_truth, own_classes
+from glraster.metrics.records import Evaluation, PointEvaluation
+from glraster.raster.georef import gsd_m
+from glraster.raster.grid import Window
+from glraster.raster.mask import Mask
+from glraster.raster.opening import gdal_session
+from glraster.raster.remote import telling
+from glraster.reporting.page import render
+from glraster.reporting.pictures import Picture, class_picture, confidence_picture, distinct, error_picture, photo
+from glraster.reporting.provenance import map_provenance
+from glraster.reporting.records import AreaRow, Confidence, Layer, MapView, Page, TilePictures
+from glraster.reporting.scene_pictures import (
+    SceneView,
+    UInt8Array,
+    confidence_counts,
+    confidence_overview,
+    opened_confidence,
+    sampled,
+)
+from glraster.reporting.spots import shrink, spots
+from glraster.reporting.training_page import training_page
+
+__all__ = ["ReportOptions", "Tolerance", "TruthOptions", "check_report", "write_report"]
+
+_SIDE_PX, _TILE_SIDE_PX = 1800, 256
+_TILES = 6
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What goes into a report.
+
+    Attributes:
+        scene: the scene of the map. confidence: what `segment --confidence` wrote with it.
+        truth: a raster, polygons or points; `meaning` says what its values mean, `tolerance` how far outlines may lie
+            apart.
+        model: the model file that made the map, for its provenance.
+        command: the command that led here, word for word.
+        overwrite: replace an existing file.
+    """
+
+    scene: str | None = None
+    confidence: str | Path | None = None
+    truth: str | None = None
+    meaning: TruthOptions = field(default_factory=TruthOptions)
+    tolerance: Tolerance = field(default_factory=lambda: Tolerance(2.0))
+    model: str | None = None
+    command: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page that was written."""
+
+    output: str
+    bytes: int
+
+
+def write_report(
+    subject: str | os.PathLike[str], output: str | os.PathLike[str], options: ReportOptions | None = None
+) -> ReportResult:
+    """Write one HTML file that shows a map or a training and needs no other file and no network.
+
+    Args:
+        subject: a mask, or the folder of a training.
+        output: the file to write.
+        options: see `ReportOptions`.
+
+    Raises:
+        GlrasterError: for all a user can put right.
+
+    Memory does not depend on the size of the map: pictures are shrunk while they are read.
+    """
+    chosen, target = options or ReportOptions(), Path(output)
+    check_report(target, subject, chosen)
+    with gdal_session():
+        if Path(subject).is_dir():
+            _refuse_map_options(chosen)
+            page = training_page(Path(subject), chosen.command)
+        else:
+            page = _map_page(os.fspath(subject), chosen)
+    written = render(page).encode("utf-8")
+    temporary = target.with_name(target.name + ".part")
+    try:
+        temporary.write_bytes(written)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
+    return ReportResult(str(target), len(written))
+
+
+def _refuse_map_options(options: ReportOptions) -> None:
+    """A training has no scene and no truth of its own."""
+    for name in ("scene", "truth", "confidence"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} is for a map; the report of a training takes none")
+
+
+def check_report(target: Path, subject: str | os.PathLike[str], options: ReportOptions) -> None:
+    """Tell what would stop a report from being written, before there is anything to report.
+
+    Raises:
+        OutputError, UsageError: with what to do.
+    """
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder; give a file name")
+    if not target.absolute().parent.is_dir():
+        raise OutputError(f"{target}: its folder does not exist; create it first")
+    inputs = [subject, options.scene, options.truth, options.confidence, options.model]
+    if target.exists() and any(name and Path(name).exists() and target.samefile(name) for name in inputs):
+        raise UsageError(f"{target}: is an input; choose another output")
+    if os.path.lexists(target) and not options.overwrite:
+        raise OutputError(f"{target}: exists; use --overwrite to replace it")
+
+
+def _map_page(path: str, options: ReportOptions) -> Page:
+    with ExitStack() as stack:
+        mask = stack.enter_context(Mask(path))
+        scene = stack.enter_context(SceneView(options.scene, mask)) if options.scene else None
+        found = _evaluation(path, options)
+        view, confidence = _view(mask, scene, found, options)
+        pixels, area = mask.areas()
+        rows = [AreaRow(c, int(pixels[c.id]), None if area is None else float(area[c.id])) for c in mask.classes]
+        worst = _worst_pictures(mask, scene, found, options) if isinstance(found, Evaluation) else ()
+        return Page(
+            title=Path(mask.path).name,
+            subtitle=_subtitle(mask, options),
+            view=view,
+            areas=tuple(rows),
+            confidence=confidence,
+            evaluation=found,
+            worst=worst,
+            provenance=map_provenance(mask, options.model, _sources(path, options), options.command),
+        )
+
+
+def _evaluation(path: str, options: ReportOptions) -> Evaluation | PointEvaluation | None:
+    if options.truth is None:
+        return None
+    return evaluate(path, options.truth, EvaluateOptions(options.meaning, options.tolerance, worst=_TILES))
+
+
+def _subtitle(mask: Mask, options: ReportOptions) -> str:
+    height, width = mask.shape
+    told = [f"{width} × {height} pixels"]
+    size = gsd_m(mask.crs, mask.transform, height, width)
+    if size is not None:
+        told.append(f"{sum(size) / 2:.2g} m on the ground each")
+    told.append(_crs_name(mask) or "no CRS: pixel coordinates")
+    if options.scene:
+        told.append(f"scene {Path(telling(options.scene)).name}")
+    return ", ".join(told)
+
+
+def _crs_name(mask: Mask) -> str | None:
+    if mask.crs is None:
+        return None
+    code = mask.crs.to_epsg()
+    return f"EPSG:{code}" if code else "local CRS"
+
+
+def _sources(path: str, options: ReportOptions) -> dict[str, str]:
+    named = {"Map": path, "Scene": options.scene, "Truth": options.truth, "Confidence": options.confidence}
+    return {name: telling(str(value)) for name, value in named.items() if value is not None}
+
+
+def _view(
+    mask: Mask, scene: SceneView | None, found: Evaluation | PointEvaluation | None, options: ReportOptions
+) -> tuple[MapView, Confidence | None]:
+    """Layers from the bottom up, the classes of the map and, where there is a truth, its own."""
+    layers, confidence = [], None
+    legend = own_classes(mask.classes)
+    classes = mask.classes
+    if isinstance(found, Evaluation):
+        known = {c.name for c in classes}
+        classes += tuple(LandClass(c.id, c.name, c.color) for c in found.classes if c.name not in known)
+    colors = distinct([c.color for c in classes])
+    if scene is not None:
+        layers.append(Layer("scene", "Scene", photo(scene.picture(mask.extent, _SIDE_PX))))
+    overview = legend.table[mask.overview(_SIDE_PX)]
+    layers.append(Layer("map", "Map", class_picture(overview, colors)))
+    if isinstance(found, Evaluation):
+        truth, errors = _truth_layers(mask, classes, options)
+        layers += [Layer("truth", "Truth", truth), Layer("errors", "Differences", errors)]
+    if options.confidence is not None:
+        picture, confidence = _confidence(mask, str(options.confidence))
+        layers.append(Layer("confidence", "Confidence", picture))
+    size = gsd_m(mask.crs, mask.transform, *mask.shape)
+    view = MapView(
+        layers=tuple(layers),
+        classes=classes,
+        height=mask.shape[0],
+        width=mask.shape[1],
+        crs=_crs_name(mask),
+        transform=tuple(mask.transform)[:6],
+        metres_per_px=None if size is None else sum(size) / 2,
+        spots=spots(shrink(overview), len(mask.classes)),
+    )
+    return view, confidence
+
+
+def _truth_layers(mask: Mask, classes: tuple[LandClass, ...], options: ReportOptions) -> tuple[Picture, Picture]:
+    """The truth in the classes' colours, and where the map differs from it."""
+    assert options.truth is not None
+    try:
+        with opened_truth(mask, options.truth, options.meaning) as (reader, legend):
+            truth = sampled(reader.read, mask.extent, _SIDE_PX)
+    except CatalogError as error:
+        raise as_truth_error(error, options.truth) from error
+    prediction = legend.table[sampled(mask.read, mask.extent, _SIDE_PX)]
+    shown = _shown_indexes(legend.names, classes)
+    return (
+        class_picture(shown[truth], distinct([c.color for c in classes])),
+        error_picture(truth, prediction, len(legend.classes)),
+    )
+
+
+def _shown_indexes(names: tuple[str, ...], classes: tuple[LandClass, ...]) -> UInt8Array:
+    """A table (256,) from the classes of a comparison to those that a page shows; 255 for none."""
+    table = np.full(256, 255, np.uint8)
+    places = {c.name: i for i, c in enumerate(classes)}
+    table[: len(names)] = [places[name] for name in names]
+    return table
+
+
+def _confidence(mask: Mask, path: str) -> tuple[Picture, Confidence]:
+    with opened_confidence(path, mask) as raster:
+        counts = confidence_counts(raster, mask)
+        picture = confidence_picture(confidence_overview(raster, _SIDE_PX))
+    totals, sums = counts.sum(axis=1), counts @ np.arange(101)
+    means = tuple(float(sums[c.id] / totals[c.id]) if totals[c.id] else None for c in mask.classes)
+    return picture, Confidence(tuple(counts.sum(axis=0).tolist()), means)
+
+
+def _worst_pictures(
+    mask: Mask, scene: SceneView | None, found: Evaluation, options: ReportOptions
+) -> tuple[TilePictures, ...]:
+    assert options.truth is not None
+    with opened_truth(mask, options.truth, options.meaning) as (reader, legend):
+        colors = distinct([c.color for c in legend.classes])
+        pictures = []
+        for tile in found.worst:
+            window = Window(tile.top, tile.left, tile.height, tile.width)
+            small = slice(None, None, max(1, -(-max(window.height, window.width) // _TILE_SIDE_PX)))
+            prediction = legend.table[mask.read(window)]
+            pictures.append(
+                TilePictures(
+                    score=tile,
+                    scene=photo(scene.picture(window, _TILE_SIDE_PX)) if scene else None,
+                    truth=class_picture(reader.read(window)[small, small], colors),
+                    prediction=class_picture(prediction[small, small], colors),
+                )
+            )
+    return tuple(pictures)

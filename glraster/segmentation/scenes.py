@@ -1,0 +1,243 @@
+"""Segment several scenes into one folder: a scene that fails does not stop the others."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from glraster.cluster.client import Cluster
+from glraster.errors import ClusterError, DeviceError, GlrasterError, ModelError, OutputError, UsageError
+from glraster.interchange.sidecars import Sidecars, check_sidecars, write_sidecars
+from glraster.model.checkpoint import model_id
+from glraster.model.default import model_path
+from glraster.raster.opening import gdal_session
+from glraster.raster.remote import telling
+from glraster.raster.writer import staging_folder
+from glraster.segmentation.segment import Progress, SegmentOptions, SegmentResult, segment
+
+OF_ALL_SCENES = (ModelError, DeviceError, ClusterError)
+"""Errors that every further scene would meet as well."""
+
+_MOST_AT_ONCE = 8
+"""Scenes over a cluster at the same time: more masks are not assembled in this process at once."""
+
+Fate = Literal["done", "kept", "failed"]
+
+
+@dataclass(frozen=True)
+class ScenesOptions:
+    """How to segment several scenes: each with `segment`, with the `sidecars` beside its mask."""
+
+    segment: SegmentOptions = field(default_factory=SegmentOptions)
+    sidecars: Sidecars = field(default_factory=Sidecars)
+
+
+@dataclass(frozen=True)
+class SceneOutcome:
+    """What became of one scene: `kept` is a mask that an earlier run had finished; `error` says why it failed."""
+
+    scene: str
+    output: str
+    fate: Fate
+    result: SegmentResult | None = None
+    error: GlrasterError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        told: dict[str, Any] = {"scene": self.scene, "output": self.output, "fate": self.fate}
+        if self.error is not None:
+            told["error"] = str(self.error)
+        return told | (self.result.to_json() if self.result else {})
+
+
+@dataclass(frozen=True)
+class SceneProgress:
+    """How far one of the scenes that are at work is; `ended` of all `scenes` are through."""
+
+    scene: str
+    progress: Progress
+    ended: int
+    scenes: int
+
+
+def _nobody(_: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told: of every outcome, in the order in which scenes end, and how far scenes are, by several threads."""
+
+    ended: Callable[[SceneOutcome], None] = _nobody
+    progress: Callable[[SceneProgress], None] = _nobody
+
+
+@dataclass(frozen=True)
+class ScenesResult:
+    """What became of all scenes, in the order of the call."""
+
+    scenes: tuple[SceneOutcome, ...]
+
+    def count(self, fate: Fate) -> int:
+        """Scenes of one fate."""
+        return sum(scene.fate == fate for scene in self.scenes)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where no scene failed, 2 where all failed by a wrong call, else 1."""
+        codes = {scene.error.exit_code for scene in self.scenes if scene.error is not None}
+        if codes and self.count("failed") < len(self.scenes):
+            return 1
+        return min(codes, default=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        counts = {fate: self.count(fate) for fate in ("done", "kept", "failed")}
+        return counts | {"scenes": [scene.to_json() for scene in self.scenes]}
+
+
+def segment_scenes(
+    scenes: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
+    options: ScenesOptions | None = None,
+    cluster: Cluster | None = None,
+    watch: Watch | None = None,
+) -> ScenesResult:
+    """Map every scene into a folder, as NAME.tif; a scene that fails does not stop the others.
+
+    Args:
+        scenes: anything GDAL opens; no two of the same name.
+        folder: where masks go; made where it is not there.
+        model: a `.safetensors` model file; the one that comes with glraster where None.
+        options: see `ScenesOptions`. With `resume`, masks that the same model has finished are kept.
+        cluster: workers that compute the windows of several scenes at once, see `cluster.connected`.
+        watch: who is told of outcomes and progress.
+
+    Raises:
+        UsageError: where two scenes have the same name, or the options name one file for all of them.
+        OutputError: where the folder cannot be made.
+        ModelError, DeviceError, ClusterError: what no further scene would escape ends the run.
+
+    Memory: as `segment`; over a cluster, blocks of up to eight masks.
+    """
+    chosen, target = options or ScenesOptions(), Path(folder)
+    names = [os.fspath(scene) for scene in scenes]
+    masks = _masks(names, target)
+    _check(chosen.segment)
+    made = model_id(model_path(model))
+    try:
+        target.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be made a folder: {os.strerror(error.errno or 0)}") from error
+    ended, watching = threading.Event(), watch or Watch()
+    found: dict[str, SceneOutcome] = {}
+
+    def one(scene: str, mask: Path) -> SceneOutcome:
+        def go_on(progress: Progress) -> None:
+            if ended.is_set():
+                raise KeyboardInterrupt
+            watching.progress(SceneProgress(scene, progress, len(found), len(names)))
+
+        try:
+            if chosen.segment.resume and _finished(mask, made):
+                return SceneOutcome(scene, str(mask), "kept")
+            return _segment_one((scene, mask, model), chosen, cluster, go_on)
+        except OF_ALL_SCENES:
+            raise
+        except GlrasterError as error:
+            return SceneOutcome(scene, str(mask), "failed", error=error)
+
+    at_once = 1 if cluster is None else min(_MOST_AT_ONCE, len(cluster.workers) + 1)
+    calls = [(lambda scene=scene, mask=mask: one(scene, mask)) for scene, mask in zip(names, masks, strict=True)]
+    try:
+        for outcome in _in_turn(calls) if at_once == 1 else _at_once(calls, at_once, ended):
+            found[outcome.output] = outcome
+            watching.ended(outcome)
+    except (*OF_ALL_SCENES, KeyboardInterrupt) as error:
+        error.add_note(f"{len(found)} of {len(names)} scenes are through; repeat the call with --resume to go on")
+        raise
+    return ScenesResult(tuple(found[str(mask)] for mask in masks))
+
+
+_Call = Callable[[], SceneOutcome]
+
+
+def _in_turn(calls: Sequence[_Call]) -> Iterator[SceneOutcome]:
+    return (call() for call in calls)
+
+
+def _at_once(calls: Sequence[_Call], count: int, ended: threading.Event) -> Iterator[SceneOutcome]:
+    """Outcomes in the order in which calls end; an error, or an interruption, ends all of them."""
+    with ThreadPoolExecutor(count, "glraster scene") as pool:
+        waiting: set[Future[SceneOutcome]] = {pool.submit(call) for call in calls}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            ended.set()
+            for future in waiting:
+                future.cancel()
+
+
+def _segment_one(
+    call: tuple[str, Path, str | os.PathLike[str] | None],
+    options: ScenesOptions,
+    cluster: Cluster | None,
+    go_on: Callable[[Progress], None],
+) -> SceneOutcome:
+    scene, mask, model = call
+    check_sidecars(mask, options.sidecars, overwrite=options.segment.overwrite)
+    result = segment(scene, mask, model, options.segment, go_on, cluster)
+    write_sidecars(scene, mask, options.sidecars)
+    return SceneOutcome(scene, str(mask), "done", result)
+
+
+def _check(options: SegmentOptions) -> None:
+    for name in ("confidence", "probabilities"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} names one file; leave it out with several scenes")
+
+
+def _masks(scenes: Sequence[str], folder: Path) -> list[Path]:
+    masks = [folder / f"{_stem(scene)}.tif" for scene in scenes]
+    twice = [mask for mask, count in Counter(masks).items() if count > 1]
+    if twice:
+        both = " and ".join(telling(scene) for scene, mask in zip(scenes, masks, strict=True) if mask == twice[0])
+        raise UsageError(f"{both}: would both be written to {twice[0]}; segment them into different folders")
+    return masks
+
+
+def _stem(scene: str) -> str:
+    """The last part of a scene's name, without query and ending."""
+    last = re.split(r"[/\\]", scene.split("?")[0].rstrip("/"))[-1] if "://" in scene else Path(scene).name
+    return Path(last.replace(":", "_")).stem or "scene"
+
+
+def _finished(mask: Path, model: str) -> bool:
+    """Whether a mask is complete, and of this model; one that is being published is not.
+
+    Raises:
+        OutputError: where it is of another model.
+    """
+    if not mask.is_file() or staging_folder(mask).exists():
+        return False
+    try:
+        with gdal_session(), rasterio.open(mask) as dataset:
+            found = dataset.tags().get("GLRASTER_MODEL")
+    except RasterioError:
+        found = None
+    if found != model:
+        raise OutputError(f"{mask}: exists and is no map of this model; use --overwrite to replace it")
+    return True

@@ -1,0 +1,209 @@
+"""A training's folder: settings, metrics, checkpoints, pictures and the model, readable while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from rasterio.errors import RasterioError
+
+from glraster.config import LandClass, ModelSpec
+from glraster.errors import OutputError
+from glraster.model.checkpoint import save
+from glraster.model.glnet import GLNet
+from glraster.raster.holding import take_lock
+from glraster.training.files import replacing
+from glraster.training.fit import Fit, StepReport
+from glraster.training.log import EventLog
+from glraster.training.picture import Seen, write_picture
+
+
+class RunFolder:
+    """The files of one training, held by one process at a time.
+
+    `settings.json` is what was asked for, `metrics.jsonl` has a line per step and validation, `events/STAGE` the same
+    for TensorBoard, `last.pt` is the checkpoint that a resumed training goes on from, `best.pt` that of the best
+    validation of a stage, `model.safetensors` the best model so far. What several files share is written in an order
+    that a killed training can be resumed from.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings, self.metrics = path / "settings.json", path / "metrics.jsonl"
+        self.last, self.best, self.model = path / "last.pt", path / "best.pt", path / "model.safetensors"
+        self._lock: IO[str] | None = None
+        self._events: EventLog | None = None
+
+    def stage_model(self, stage: str) -> Path:
+        """The best model of one stage."""
+        return self.path / f"model_{stage}.safetensors"
+
+    def validations(self, stage: str) -> list[dict[str, Any]]:
+        """The validations of a stage so far, as they were noted."""
+        lines = self.metrics.read_text().splitlines(keepends=True) if self.metrics.exists() else []
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [record for record in records if record["kind"] == "validation" and record["stage"] == stage]
+
+    def start(self, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Make the folder, or check that it holds the same training.
+
+        Raises:
+            OutputError: where it holds one and `resume` is not asked for, or another one, or cannot be made, or another
+                process trains in it.
+        """
+        told = json.loads(json.dumps(settings))
+        if not self.settings.exists():
+            names = (self.metrics, self.last, self.model)
+            in_the_way = [path.name for path in names if path.exists()]
+            if in_the_way:
+                raise OutputError(f"{self.path}: holds {in_the_way[0]}, but no training; choose another folder")
+            with self._writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._hold()
+                with replacing(self.settings) as beside:
+                    beside.write_text(json.dumps(told, indent=1))
+            return
+        if not resume:
+            raise OutputError(f"{self.path}: holds a training; go on with --resume, or choose another folder")
+        with self._writing():
+            self._hold()
+            for unfinished in self.path.glob(".*.tmp"):
+                unfinished.unlink()
+        known = self._known_settings()
+        changed = [key for key in {**known, **told} if known.get(key) != told.get(key)]
+        if changed:
+            raise OutputError(
+                f"{self.path}: holds another training, {', '.join(changed)} differ; choose another folder"
+            )
+
+    def _known_settings(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.settings.read_text()))
+        except (ValueError, TypeError) as error:
+            raise OutputError(
+                f"{self.settings}: is damaged; choose another folder, where --init {self.model} goes on from the best "
+                "model so far"
+            ) from error
+
+    def begin_stage(self, stage: str, step: int) -> None:
+        """Get ready for the steps of a stage after `step`; what is noted of them already is dropped.
+
+        A resumed training does them again.
+        """
+        with self._writing():
+            if self.metrics.exists():
+                self._forget_after(stage, step)
+            self._close_events()
+            self._events = EventLog(self.path / "events" / stage, step)
+
+    def _forget_after(self, stage: str, step: int) -> None:
+        kept = []
+        for line in self.metrics.read_text().splitlines(keepends=True):
+            record = json.loads(line) if line.endswith("\n") else None
+            if record is None or (record["stage"] == stage and record["step"] > step):
+                break
+            kept.append(line)
+        with replacing(self.metrics) as beside:
+            beside.write_text("".join(kept))
+
+    def note_step(self, report: StepReport) -> None:
+        """Note what a step measured."""
+        terms = {name: sum(values) / len(values) for name, values in report.losses.terms.items()}
+        record = {"kind": "step", "stage": report.stage, "step": report.step, "loss": report.losses.total}
+        self._note(record | {"terms": terms, "learning_rate": report.learning_rate})
+        curves = {"loss/total": report.losses.total, "learning_rate": report.learning_rate}
+        self._plot(report.step, curves | {f"loss/{name}": value for name, value in terms.items()})
+
+    def note_validation(self, record: Mapping[str, Any], classes: tuple[LandClass, ...]) -> None:
+        """Note a score: `stage`, `step`, `miou`, and `iou` of every class, None where there is none."""
+        self._note({**record, "kind": "validation"})
+        scores = zip(classes, record["iou"], strict=True)
+        iou = {f"iou/{c.name}": score for c, score in scores if score is not None}
+        self._plot(record["step"], {"miou": record["miou"], **iou})
+
+    def save(self, fit: Fit, *, best: bool) -> None:
+        """Write the checkpoint to go on from, and keep it as the best one too."""
+        with self._writing():
+            if self._events is not None:
+                self._events.flush()
+            fit.save(self.last)
+            if best:
+                _link(self.last, self.best)
+
+    def close(self) -> None:
+        """Let other processes have it."""
+        self._close_events()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _hold(self) -> None:
+        told = "another process trains in this folder; wait for its end, or choose another folder"
+        self._lock = take_lock(self.path / "lock", told=told)
+
+    def _close_events(self) -> None:
+        if self._events is not None:
+            events, self._events = self._events, None
+            with self._writing():
+                events.close()
+
+    def _note(self, record: Mapping[str, Any]) -> None:
+        with self._writing(), self.metrics.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def _plot(self, step: int, curves: Mapping[str, float]) -> None:
+        if self._events is not None:
+            with self._writing():
+                self._events.add_scalars(step, curves)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell of a full disk or a lost permission in a line; what was written whole before stays."""
+        try:
+            yield
+        except (OSError, RasterioError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            raise OutputError(
+                f"{self.path}: cannot be written: {reason}; make room or correct its permissions, then go on "
+                "with --resume"
+            ) from error
+
+    def draw(self, stage: str, step: int, seen: Seen, spec: ModelSpec) -> None:
+        """Write a picture of a validation."""
+        path = self.path / f"{stage}_{step:06d}.png"
+        with self._writing():
+            size = write_picture(path, seen, spec.classes, spec.scale)
+            if self._events is not None:
+                self._events.add_picture(step, "validation", path, size)
+
+    def keep_model(self, model: GLNet, spec: ModelSpec, stage: str) -> None:
+        """Write the best model of a stage so far, which is the best of the training until the next stage."""
+        for path in (self.stage_model(stage), self.model):
+            save(model, spec, path)
+
+
+class Bystander(RunFolder):
+    """The folder for the processes of a team that do not write: they only read."""
+
+    def start(self, settings: Mapping[str, Any], *, resume: bool) -> None: ...
+    def begin_stage(self, stage: str, step: int) -> None: ...
+    def note_step(self, report: StepReport) -> None: ...
+    def note_validation(self, record: Mapping[str, Any], classes: tuple[LandClass, ...]) -> None: ...
+    def save(self, fit: Fit, *, best: bool) -> None: ...
+    def draw(self, stage: str, step: int, seen: Seen, spec: ModelSpec) -> None: ...
+    def keep_model(self, model: GLNet, spec: ModelSpec, stage: str) -> None: ...
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the file system has no second names."""
+    with replacing(target) as beside:
+        beside.unlink(missing_ok=True)
+        try:
+            beside.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, beside)

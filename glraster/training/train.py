@@ -1,0 +1,286 @@
+"""Train a model on a catalog: stages one after the other, validated and saved as they go."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from glraster._version import __version__
+from glraster.catalog import Catalog, load_catalog
+from glraster.config import Architecture, ModelSpec
+from glraster.errors import DeviceError
+from glraster.labels.scenes import warnings_once
+from glraster.metrics import Confusion, class_iou, mean_iou
+from glraster.model.checkpoint import load, save
+from glraster.model.glnet import GLNet
+from glraster.raster.opening import gdal_session
+from glraster.segmentation.device import choose_device
+from glraster.training.dataset import SampleForm, SampleSource
+from glraster.training.ddp import Team, joined, own_device
+from glraster.training.fit import Fit, Length, StepReport, mixed_precision, read_checkpoint
+from glraster.training.folder import Bystander, RunFolder
+from glraster.training.initial import Initial, normalisation, with_classes
+from glraster.training.job import Findings, Plan, TrainOptions, look, plan
+from glraster.training.losses import make_loss
+from glraster.training.stages import Stage, start_stage
+from glraster.training.survey import steps_to_see_all
+from glraster.training.trust import trusting
+from glraster.training.validate import bfloat16_agreement, validate
+
+__all__ = ["TrainOptions", "TrainResult", "Validation", "train"]
+
+TRAINING_CACHE_BYTES = 2**30
+"""Windows are drawn again and again: decoded blocks are worth keeping."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A score on the validation split, of the model after `step` of a stage; IoU is None for absent classes."""
+
+    stage: str
+    step: int
+    miou: float
+    iou: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training made: the model file, its score, and what it took."""
+
+    model: str
+    best: Validation
+    steps: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return asdict(self)
+
+
+TrainCallback = Callable[[StepReport | Validation], None]
+
+
+def train(
+    catalog: str | Path, output: str | Path, options: TrainOptions | None = None, progress: TrainCallback | None = None
+) -> TrainResult:
+    """Train a model on the train split of a catalog and keep the best on its val split.
+
+    In a process that torchrun started, the batch is divided among all of them, and the first one writes.
+
+    Args:
+        catalog: a catalog file.
+        output: the run's folder; `model.safetensors` in it is for `segment`.
+        options: see `TrainOptions`.
+        progress: called after every step and validation.
+
+    Raises:
+        GlrasterError: for all a user can put right, before the first step where possible.
+
+    Memory depends on the network, the tile and the batch, not on the size or number of the scenes.
+    """
+    started = time.perf_counter()
+    chosen = options or TrainOptions()
+    with gdal_session(TRAINING_CACHE_BYTES), warnings_once(), joined() as team:
+        folder = RunFolder(Path(output)) if team.first else Bystander(Path(output))
+        try:
+            found = Findings.from_json(team.from_first(lambda: _checked(Path(catalog), folder, chosen, team)))
+            run = _Run(load_catalog(Path(catalog)), folder, chosen, found, team)
+            best = run.all_stages(progress or (lambda _: None))
+        except KeyboardInterrupt as error:
+            error.add_note(f"repeat the call with --resume to go on from the last epoch in {folder.path}")
+            raise
+        except torch.OutOfMemoryError as error:
+            raise DeviceError("the GPU is out of memory; use a smaller --set batch or sub_batch") from error
+        finally:
+            folder.close()
+    return TrainResult(str(folder.model), best, run.steps_done, time.perf_counter() - started)
+
+
+def _checked(path: Path, folder: RunFolder, options: TrainOptions, team: Team) -> dict[str, Any]:
+    """All checks, and the folder made: what the first process does for all of them."""
+    catalog = load_catalog(path)
+    choose_device(options.device)
+    chosen = plan(catalog, options, team)
+    found = look(catalog, chosen.recipe)
+    folder.start(chosen.settings(catalog, options), resume=options.resume)
+    return asdict(found)
+
+
+class _Run:
+    """One training from its first stage to its last."""
+
+    def __init__(self, catalog: Catalog, folder: RunFolder, options: TrainOptions, found: Findings, team: Team) -> None:
+        self.catalog, self.folder, self.options, self.found, self.team = catalog, folder, options, found, team
+        self.plan: Plan = plan(catalog, options, team)
+        self.recipe, self.initial = self.plan.recipe, self.plan.initial
+        self.device = own_device(choose_device(options.device))
+        self.dtype = mixed_precision(self.device) if options.bfloat16 else torch.float32
+        self.loss = make_loss(self.recipe.loss, found.class_weights, found.class_offsets)
+        self.steps_done = 0
+        self._best: Validation | None = None
+
+    def all_stages(self, progress: TrainCallback) -> Validation:
+        torch.manual_seed(self.options.seed)
+        spec = normalisation(self._spec(), self.initial.spec)
+        start, model = self._initial_model(spec), None
+        resumed = self._resumed_stage()
+        for i, name in enumerate(self.recipe.stages):
+            stage = self.recipe.stage(name)
+            spec = replace(spec, architecture=replace(spec.architecture, mode=self.plan.mode(stage)))
+            # also for a stage that is left out, so that the weights of the next one are drawn alike
+            following = self.initial.new_model(spec.architecture, self.recipe.spread)
+            if name not in self.plan.stages:
+                continue
+            # an earlier stage knows better than the start, which may have branches that it has not
+            for earlier in (start, model):
+                if earlier is not None:
+                    start_stage(following, earlier)
+            model = following.to(self.device)
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if i >= resumed:
+                self._fit(model, spec, stage, progress, restore=i == resumed and self.folder.last.exists())
+                self.team.wait()
+            if self.folder.stage_model(name).exists():
+                model = load(self.folder.stage_model(name))[0]
+        assert self._best is not None
+        if self.team.first:
+            self._compare_formats()
+        self.team.wait()
+        return self._best
+
+    def _compare_formats(self) -> None:
+        """Note in the finished model whether `segment` may compute it in bfloat16."""
+        model, spec = load(self.folder.model)
+        share = bfloat16_agreement(model.to(self.device), spec, self.catalog, self.catalog.val)
+        save(model, replace(spec, bfloat16_agreement=round(share, 5)), self.folder.model)
+
+    def _initial_model(self, spec: ModelSpec) -> GLNet | None:
+        model, start = self.initial.model, self.initial.spec
+        if model is None or start is None:
+            return None
+        wanted = replace(spec.architecture, mode=model.arch.mode)
+        names, own = [c.name for c in self.catalog.classes], [c.name for c in start.classes]
+        if names == own:
+            return model
+        return with_classes(model, own, names, Initial().new_model(wanted, self.recipe.spread))
+
+    def _resumed_stage(self) -> int:
+        """The position of the stage that a checkpoint is of; the first where there is none."""
+        if not self.folder.last.exists():
+            return 0
+        stage = read_checkpoint(self.folder.last).get("stage")
+        return self.recipe.stages.index(stage) if stage in self.recipe.stages else 0
+
+    def _fit(self, model: GLNet, spec: ModelSpec, stage: Stage, progress: TrainCallback, *, restore: bool) -> None:
+        fit = Fit(model, stage, self.recipe, self._length(stage), self.team)
+        if restore:
+            fit.restore(self.folder.last)
+        self.folder.begin_stage(stage.name, fit.step)
+        self._best = self._best_of(fit) if restore else None
+        form = SampleForm(
+            spec.context_px, spec.thumbnail_px, spec.tile_px, None if stage.name == "full" else self.recipe.tiles
+        )
+        pairs, how = self.catalog.train, self.recipe.augmentation
+        seed = (self.options.seed, self.recipe.stages.index(stage.name))
+        with SampleSource(self.catalog, pairs, spec, form, how, seed) as source:
+            for report in fit.run(source, self.loss, self.dtype):
+                self.steps_done += 1
+                self.folder.note_step(report)
+                progress(report)
+                if fit.ends_epoch:
+                    progress(self._end_epoch(fit, spec))
+
+    def _best_of(self, fit: Fit) -> Validation | None:
+        """The best score of a stage that is gone on with; a checkpoint of before may know it from the metrics only."""
+        if fit.best is not None:
+            return Validation(**fit.best)
+        stage, step = fit.stage.name, fit.step
+        past = [
+            Validation(stage, r["step"], r["miou"], tuple(r["iou"]))
+            for r in self.folder.validations(stage)
+            if r["step"] <= step
+        ]
+        return max(past, key=lambda validation: validation.miou, default=None)
+
+    def _finished(self, fit: Fit) -> dict[float, GLNet]:
+        """What a stage may leave if it ends here, by trust in the guide; a later stage needs it as it was trained."""
+        last = fit.stage.name == self.recipe.stages[-1]
+        if not last or fit.model.arch.mode != "local":
+            return {1.0: fit.averaged}
+        return {share: fit.averaged if share == 1 else trusting(fit.averaged, share) for share in self.recipe.trust}
+
+    def _end_epoch(self, fit: Fit, spec: ModelSpec) -> Validation:
+        models = self._finished(fit)
+        found = {
+            share: validate(model, spec, self.catalog, self.catalog.val, self.dtype, self.team)
+            for share, model in models.items()
+        }
+        means = {share: mean_iou(counts, self.catalog.in_mean) for share, (counts, _) in found.items()}
+        trust = max(means, key=means.__getitem__)
+        counts, seen = found[trust]
+        scores = class_iou(counts)
+        iou = tuple(None if math.isnan(score) else float(score) for score in scores)
+        result = Validation(fit.stage.name, fit.step, means[trust], iou)
+        best = self._best is None or result.miou > self._best.miou
+        if best:
+            self._best, fit.best = result, asdict(result)
+            finished = replace(spec, provenance=self._provenance(result, counts, trust))
+            self.folder.keep_model(models[trust], finished, fit.stage.name)
+        self.folder.note_validation(asdict(result), spec.classes)
+        if seen is not None:
+            self.folder.draw(fit.stage.name, fit.step, seen, spec)
+        self.folder.save(fit, best=best)
+        return result
+
+    def _length(self, stage: Stage) -> Length:
+        every = steps_to_see_all(self.found.images.pixels, self.catalog.context_px, self.recipe.batch)
+        epoch = self.recipe.steps_per_epoch or every
+        return Length(self.recipe.steps or stage.epochs * epoch, epoch)
+
+    def _spec(self) -> ModelSpec:
+        recipe, catalog, images = self.recipe, self.catalog, self.found.images
+        scale = float(np.iinfo(images.dtype).max) if np.issubdtype(np.dtype(images.dtype), np.integer) else 1.0
+        return ModelSpec(
+            architecture=Architecture(
+                recipe.mode, catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem
+            ),
+            classes=catalog.classes,
+            dtype=images.dtype,
+            scale=scale,
+            mean=tuple(m / scale for m in images.mean) if recipe.normalise else (0.0,),
+            std=tuple(max(s / scale, 1e-6) for s in images.std) if recipe.normalise else (1.0,),
+            gsd_m=catalog.gsd_m,
+            context_px=catalog.context_px,
+            tile_px=recipe.tile_px,
+            thumbnail_px=recipe.thumbnail_px,
+        )
+
+    def _provenance(self, result: Validation, counts: Confusion, trust: float) -> dict[str, object]:
+        options = self.options
+        return {
+            "catalog": self.catalog.name,
+            "catalog_hash": self.catalog.content_hash,
+            "licence": self.catalog.licence,
+            "recipe": options.recipe,
+            "settings": [*([f"arch={options.arch}"] if options.arch else []), *options.settings],
+            "init": self.initial.identity,
+            "stage": result.stage,
+            "step": result.step,
+            "trust": trust,
+            "val_miou": round(result.miou, 4),
+            "val_iou": {
+                c.name: None if score is None else round(score, 4)
+                for c, score in zip(self.catalog.classes, result.iou, strict=True)
+            },
+            "val_pixels": int(counts.sum()),
+            "date": datetime.now(UTC).date().isoformat(),
+            "glraster": __version__,
+        }

@@ -1,0 +1,209 @@
+"""Turn a class mask into polygons: bands traced by threads or a cluster, faces written as soon as they are closed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from glraster.cluster.client import Cluster
+from glraster.errors import OutputError
+from glraster.raster.opening import gdal_session
+from glraster.raster.writer import staging_folder
+from glraster.vector.bands import traced_bands
+from glraster.vector.distribute_bands import far_bands
+from glraster.vector.job import VectorizeJob, VectorizeOptions, prepared
+from glraster.vector.output import record_batch, write
+from glraster.vector.polygons import Features, features
+from glraster.vector.staging import staged
+from glraster.vector.stitch import Coverage
+from glraster.vector.style import add_style
+from glraster.vector.trace import Band
+
+__all__ = ["VectorizeOptions", "VectorizeResult", "vectorize"]
+
+
+_LITTLE_SPACE = 32 * 2**20
+"""Free bytes below which a driver's failure is put down to a full disk: it has given back some when it reports."""
+
+
+@dataclass(frozen=True)
+class ClassPolygons:
+    """How many polygons a class has; `area_m2` is None where the mask's CRS tells no metres."""
+
+    id: int
+    name: str
+    polygons: int
+    area_m2: float | None
+
+
+@dataclass(frozen=True)
+class VectorizeResult:
+    """What a vectorization made: path, layer, polygons by class, size of the mask in pixels, and what it cost."""
+
+    output: str
+    layer: str
+    polygons: int
+    classes: tuple[ClassPolygons, ...]
+    height: int
+    width: int
+    seconds: float
+    peak_memory_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return asdict(self)
+
+
+@dataclass
+class _Tally:
+    """What was written so far, by pixel value."""
+
+    polygons: dict[int, int] = field(default_factory=dict)
+    area_m2: dict[int, float] = field(default_factory=dict)
+
+    def add(self, found: Features) -> None:
+        values, index = np.unique(found.value, return_inverse=True)
+        areas = np.bincount(index, found.area_m2, len(values))
+        for value, count, area in zip(values.tolist(), np.bincount(index).tolist(), areas.tolist(), strict=True):
+            self.polygons[value] = self.polygons.get(value, 0) + count
+            self.area_m2[value] = self.area_m2.get(value, 0.0) + area
+
+
+ProgressCallback = Callable[[int, int], None]
+
+
+def vectorize(
+    mask: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: VectorizeOptions | None = None,
+    progress: ProgressCallback | None = None,
+    cluster: Cluster | None = None,
+) -> VectorizeResult:
+    """Write the areas of a class mask as polygons that share their borders.
+
+    Args:
+        mask: anything GDAL opens that has one band of whole numbers.
+        output: .gpkg, .parquet, .fgb, .geojson or .geojsonl; `-` writes GeoJSON lines to standard output.
+        options: see `VectorizeOptions`.
+        progress: called with rows done and rows in all after every band.
+        cluster: workers that trace the bands, see `cluster.connected`; threads of this process where None.
+
+    Raises:
+        GlrasterError: for all a user can put right; nothing half-written is left.
+
+    Memory depends on a row of the mask's blocks and on the borders of the polygons that are open at one row; with
+    `min_area_m2` also on the number of polygons, with `dissolve` on the largest class.
+    """
+    started = time.perf_counter()
+    tally = _Tally()
+    with gdal_session(), prepared(os.fspath(mask), os.fspath(output), options) as job:
+        with (
+            closing(traced_bands(job) if cluster is None else far_bands(job, cluster)) as bands,
+            closing(_batches(job, bands, tally, progress or (lambda _done, _total: None))) as batches,
+        ):
+            if job.to_stdout:
+                _write_stream(job, batches)
+            else:
+                _write_file(job, batches, tally)
+        return _result(job, tally, time.perf_counter() - started)
+
+
+def _write_stream(job: VectorizeJob, batches: Iterator[pa.RecordBatch]) -> None:
+    try:
+        write(batches, "/vsistdout/", job.form)
+    except OutputError as error:
+        raise OutputError("standard output: cannot be written to its end; whoever read it has stopped") from error
+
+
+def _write_file(job: VectorizeJob, batches: Iterator[pa.RecordBatch], tally: _Tally) -> None:
+    output = Path(job.output)
+    with staged(output, staging_folder(output)) as unfinished:
+        try:
+            write(batches, str(unfinished), job.form)
+            if job.form.ending == ".gpkg":
+                add_style(unfinished, job.form.layer, job.classes_of(tally.polygons))
+        except (OutputError, OSError, sqlite3.Error) as error:
+            full = shutil.disk_usage(unfinished.parent).free < _LITTLE_SPACE
+            reason = "no space left on device; free some or choose another folder" if full else str(error)
+            reason = reason.removeprefix(f"{unfinished}: ").removeprefix("cannot be written: ")
+            raise OutputError(f"{output}: cannot be written: {reason}") from error
+
+
+def _batches(
+    job: VectorizeJob, bands: Iterator[Band], tally: _Tally, progress: ProgressCallback
+) -> Generator[pa.RecordBatch, None, None]:
+    """Batches of features for the writer, as the bands come in."""
+    region = job.mask.region
+    with job.collector() as collect:
+        for found, confidence in _closed(job, bands, progress):
+            kept, confidence = _chosen(found, confidence, job.wanted)
+            if not len(kept):
+                continue
+            tally.add(kept)
+            if collect is None:
+                yield record_batch(kept, job.form, confidence)
+            else:
+                collect.add(kept, confidence)
+        if collect is not None:
+            for whole, mean in collect.features():
+                yield record_batch(whole, job.form, None if job.confidence is None else mean)
+    progress(region.height, region.height)
+
+
+def _closed(
+    job: VectorizeJob, bands: Iterator[Band], progress: ProgressCallback
+) -> Iterator[tuple[Features, npt.NDArray[np.float64] | None]]:
+    region = job.mask.region
+    coverage = Coverage(job.mask.columns, job.mask.blank, job.options.connectivity == 8)
+    for band in bands:
+        coverage.add(band)
+        if job.simplification is not None:
+            coverage.mend_seam(job.simplification)
+        done = band.first_row + band.rows - region.top
+        faces = coverage.closed_faces(last=done >= region.height)
+        for found in features(faces, coverage.borders(), job.placement):
+            yield found, coverage.means(found.label) if job.confidence is not None else None
+        coverage.forget()
+        progress(min(done, region.height), region.height)
+
+
+def _chosen(
+    found: Features, confidence: npt.NDArray[np.float64] | None, wanted: frozenset[int] | None
+) -> tuple[Features, npt.NDArray[np.float64] | None]:
+    """The features of the classes that were asked for."""
+    if wanted is None:
+        return found, confidence
+    kept = np.flatnonzero(np.isin(found.value, list(wanted)))
+    return found.take(kept), None if confidence is None else confidence[kept]
+
+
+def _result(job: VectorizeJob, tally: _Tally, seconds: float) -> VectorizeResult:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    known = not any(np.isnan(area) for area in tally.area_m2.values())
+    classes = tuple(
+        ClassPolygons(c.id, c.name, tally.polygons[c.id], tally.area_m2[c.id] if known else None)
+        for c in job.classes_of(tally.polygons)
+    )
+    return VectorizeResult(
+        output=job.output,
+        layer=job.form.layer,
+        polygons=sum(tally.polygons.values()),
+        classes=classes,
+        height=job.mask.region.height,
+        width=job.mask.region.width,
+        seconds=seconds,
+        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+    )
