@@ -1,63 +1,74 @@
-"""A report as one file of HTML that needs nothing else."""
+"""Render a report as one HTML file that needs no other.
+
+What a reader sees is in `templates/` (HTML) and `assets/` (style and script).
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from importlib.resources import files
 
-from glraster.reporting import judgement, sections
-from glraster.reporting.markup import Markup, element, text
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from glraster.reporting import formatting, sections
+from glraster.reporting.pictures import WRONG_COLOR, confidence_colors
 from glraster.reporting.records import Page
-from glraster.reporting.tables import section
-from glraster.reporting.viewer import viewer
 
 
 def render(page: Page) -> str:
-    """Write a page: styles, script and pictures are in it, and it may load nothing.
+    """Render a page; its style, script and pictures are inside it, and it may load nothing.
 
-    The page's own policy allows pictures of its text and the one script whose hash it names, so that nothing from data
-    could run even if it became markup.
+    All text from data is escaped. Should some become markup all the same, the page's content-security policy lets no
+    script run but the one whose hash it names, and no picture load but those inside the page.
     """
-    style, script = (files(__package__).joinpath(f"assets/report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="generator", content="glraster"),
-        element("link", rel="icon", href="data:,"),
-        element("title", page.title),
-        element("style", Markup(style)),
-    )
-    main = element("main", *_sections(page))
-    foot = element("footer", "Made with glraster. This file needs no network and no other file.")
-    body = element("body", _top(page), main, foot, element("script", Markup(script)))
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _top(page: Page) -> Markup:
-    kind = "Training" if page.training else "Land-cover map"
-    return element(
-        "header",
-        element("p", kind, class_="kind"),
-        element("h1", page.title),
-        element("p", page.subtitle, class_="subtitle"),
-        sections.headline(page),
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            page=page,
+            policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+            style=_asset("report.css"),
+            script=script,
+            cards=sections.cards(page),
+            controls=sections.map_controls(page),
+            charts=sections.training_charts(page.training),
+            confusion=sections.confusion_cells(page.evaluation),
+            remarks=sections.remarks(page.evaluation),
+            histogram=sections.histogram(page),
+            confidence_colors=confidence_colors(),
+            wrong_color=WRONG_COLOR,
+        )
     )
 
 
-def _sections(page: Page) -> list[Markup]:
-    view = page.view
-    shown = section("map", "Map", viewer(view, page.areas)) if view else text()
-    return [
-        shown,
-        sections.training(page.training),
-        sections.areas(page),
-        judgement.agreement(page.evaluation),
-        judgement.worst_tiles(page.worst, placed=view is not None),
-        sections.confidence(page.confidence, view.classes if view else ()),
-        sections.provenance(page),
-    ]
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("glraster.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "area": formatting.area,
+        "css_color": formatting.css_color,
+        "css_percent": formatting.css_percent,
+        "grouped": formatting.grouped,
+        "hectares": formatting.hectares,
+        "ink": formatting.ink_on,
+        "interval": sections.interval,
+        "percent": formatting.percent,
+        "score": formatting.score,
+    }
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    return environment
+
+
+def _asset(name: str) -> str:
+    return files("glraster.reporting").joinpath("assets", name).read_text("utf-8")

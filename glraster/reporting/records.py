@@ -125,4 +125,3 @@ class Page:
     worst: tuple[TilePictures, ...] = ()
     training: Training | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()

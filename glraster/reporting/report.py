@@ -94,7 +94,7 @@ def write_report(
             page = training_page(Path(subject), chosen.command)
         else:
             page = _map_page(os.fspath(subject), chosen)
-    written = render(page).encode("utf-8")
+    written = render(page).encode("utf-8", "replace")  # names can hold lone surrogates
     temporary = target.with_name(target.name + ".part")
     try:
         temporary.write_bytes(written)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glraster.reporting.figures import area, grouped, hectares, ink_on, percent, ticks
+from glraster.reporting.charts import ticks
+from glraster.reporting.formatting import area, grouped, hectares, ink_on, percent
 from glraster.reporting.pictures import (
     WRONG_COLOR,
     class_picture,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -16,6 +18,8 @@ from affine import Affine
 from maps import CLASSES, IDS, disturbed, patches, write_map, write_shapes, write_truth
 from PIL import Image
 from rasters import HALF_METRE, landscape, write_raster
+
+from glraster.config import LandClass
 
 H, W = 260, 380
 
@@ -73,7 +77,10 @@ def test_page_is_one_file_that_names_no_other(mask, reported):
     assert page.startswith("<!doctype html>")
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
     assert not re.search(r"url\(|@import|https?://", page)
-    assert "default-src &#x27;none&#x27;" in page
+    policy = html.unescape(re.search('Content-Security-Policy" content="([^"]+)"', page)[1])
+    script = page.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 def test_map_and_areas_are_those_of_the_pixels(mask, reported):
@@ -170,6 +177,12 @@ def test_provenance_has_model_command_and_versions(mask, reported):
     assert "0123456789ab" in told
     assert "glraster report" in told or "Command" in told
     assert "GDAL" in told
+
+
+def test_a_class_name_that_is_no_text_does_not_stop_the_report(tmp_path, reported):
+    classes = (LandClass(3, "half \ud800 a character", (200, 30, 30)), *CLASSES[1:])
+    page = reported(write_map(tmp_path / "map.tif", patches(90, 120), classes))
+    assert "half ? a character" in words(page)
 
 
 def test_a_map_without_crs_has_areas_in_pixels(tmp_path, reported):

@@ -172,7 +172,7 @@
   const number = () => stage.classList.toggle("no-numbers", !numbers.checked);
   numbers.addEventListener("change", number);
 
-  // ---- classes: pixels of classed layers are told by their colours, which are all different
+  // ---- classes: the colours of classed layers tell their pixels apart: no two are equal
 
   const indexed = new Map();
 
@@ -251,17 +251,17 @@
       readout.textContent = "";
       return;
     }
-    const told = data.classed.map((kind) => {
+    const parts = data.classed.map((kind) => {
       const { canvas, values } = classed(kind);
       const index = values[Math.floor(v * canvas.height) * canvas.width + Math.floor(u * canvas.width)];
       return `${data.titles[kind]}: ${index === 255 ? "–" : data.classes[index].name}`;
     });
     const column = u * data.width, row = v * data.height, t = data.transform;
-    told.push(`column ${Math.floor(column)}, row ${Math.floor(row)}`);
+    parts.push(`column ${Math.floor(column)}, row ${Math.floor(row)}`);
     if (data.crs) {
-      told.push(`${figures(t[0] * column + t[1] * row + t[2])}, ${figures(t[3] * column + t[4] * row + t[5])} (${data.crs})`);
+      parts.push(`${figures(t[0] * column + t[1] * row + t[2])}, ${figures(t[3] * column + t[4] * row + t[5])} (${data.crs})`);
     }
-    readout.textContent = told.join("  ·  ");
+    readout.textContent = parts.join("  ·  ");
   }
 
   // ---- the worst tiles lead to their place on the map
