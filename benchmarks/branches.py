@@ -32,7 +32,7 @@ from glraster.metrics import class_iou, mean_iou
 from glraster.model.fpn import Maps, resize
 from glraster.model.glnet import GLNet
 from glraster.model.resnet import ResNet
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.training.dataset import Sample, SampleForm, SampleSource
 from glraster.training.fit import Fit, Length
 from glraster.training.job import look

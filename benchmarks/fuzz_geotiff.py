@@ -93,8 +93,8 @@ def read_scene(path: Path) -> str:
     """All that `segment` asks of a scene; "read", or "refused" where it says so in a GlrasterError."""
     from glraster.errors import GlrasterError
     from glraster.raster.grid import Window
-    from glraster.raster.opening import gdal_session
     from glraster.raster.reader import Scene
+    from glraster.raster.source import gdal_session
 
     try:
         with gdal_session(), Scene(str(path), None, 3) as scene:

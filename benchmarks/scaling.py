@@ -20,7 +20,7 @@ import numpy as np
 import rasterio
 
 from glraster.model.default import model_path
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.segmentation.assemble import Assembly
 from glraster.segmentation.job import prepared
 from glraster.segmentation.parts import PartFolder

@@ -24,6 +24,7 @@ LEVELS = {
     "cluster": 1,
     "metrics": 0,
     "files": 0,
+    "names": 0,
     "errors": 0,
     "config": 0,
     "_version": 0,

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from glraster.catalog.records import Pair, is_remote
+from glraster.catalog.records import Pair
+from glraster.names import is_path
 
 _REFERENCE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _WILDCARD = re.compile(r"(\*\*/|\*|\?|\[!?\]?[^\]]*\])")
@@ -43,16 +44,16 @@ def expand_root(text: str, folder: Path) -> str:
 
 def locate(root: str, name: str) -> str:
     """A name that GDAL opens, from a name relative to the root; remote names stay as they are."""
-    if is_remote(name):
+    if not is_path(name):
         return name
-    if is_remote(root):
+    if not is_path(root):
         return f"{root.rstrip('/')}/{name}"
     return os.path.normpath(Path(root) / name)
 
 
 def same_file_key(name: str) -> str:
     """Equal for two names of one file."""
-    return name if is_remote(name) else os.path.realpath(name)
+    return os.path.realpath(name) if is_path(name) else name
 
 
 def glob_pairs(root: str, images: str, labels: str, one_label: bool = False) -> tuple[list[Pair], list[str]]:
@@ -67,7 +68,7 @@ def glob_pairs(root: str, images: str, labels: str, one_label: bool = False) -> 
     Returns:
         The pairs in the order of their names, and what is wrong: nothing matches, or images without label.
     """
-    if is_remote(root) or is_remote(images):
+    if not (is_path(root) and is_path(images)):
         return [], ["a glob needs a local folder; list remote images one by one"]
     shared = one_label and not _WILDCARD.search(labels)
     wildcards = [[match[0] for match in _WILDCARD.finditer(pattern)] for pattern in (images, labels)]

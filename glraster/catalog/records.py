@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from glraster.config import NODATA, LandClass
 from glraster.errors import CatalogError
+from glraster.names import is_path
 
 Encoding = Literal["index", "rgb", "binary", "vector"]
 """How a label tells classes: by value, by colour, by 0 and 255, or by polygons with a class column."""
@@ -107,7 +108,7 @@ class Catalog:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _file(self, name: str) -> tuple[str, int | None]:
-        if is_remote(name):
+        if not is_path(name):
             return name, None
         size = Path(name).stat().st_size if Path(name).is_file() else None
         return Path(os.path.relpath(name, self.root or ".")).as_posix(), size
@@ -136,11 +137,6 @@ def color_code(color: tuple[float, float, float]) -> int:
     """A colour with every channel thresholded at 128, as three bits: red 4, green 2, blue 1."""
     red, green, blue = (int(channel >= 128) for channel in color)
     return 4 * red + 2 * green + blue
-
-
-def is_remote(name: str) -> bool:
-    """Whether a name is no local file: `s3://...`, `https://...`, `/vsicurl/...`."""
-    return "://" in name or name.startswith("/vsi")
 
 
 def raise_problems(problems: list[str], source: str = "") -> None:

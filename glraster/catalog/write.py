@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from glraster.catalog.records import Catalog, Pair, is_remote
+from glraster.catalog.records import Catalog, Pair
 from glraster.config import LandClass
 from glraster.errors import OutputError
+from glraster.names import is_path
 
 
 def write_catalog(catalog: Catalog, path: str | Path, *, overwrite: bool = False) -> None:
@@ -95,6 +96,6 @@ def _pair(pair: Pair, root: str) -> dict[str, Any]:
 
 def _below(name: str, folder: str) -> str:
     """A name relative to the folder where it lies below it, as it is otherwise."""
-    if is_remote(name) or not Path(name).is_relative_to(folder):
+    if not is_path(name) or not Path(name).is_relative_to(folder):
         return name
     return Path(name).relative_to(folder).as_posix()

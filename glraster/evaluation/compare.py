@@ -27,10 +27,10 @@ from glraster.metrics.counts import (
     overall_accuracy,
 )
 from glraster.metrics.records import ClassScores, Evaluation, SceneScores, TileScore, known
+from glraster.names import redact
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
 from glraster.raster.mask import Mask
-from glraster.raster.remote import telling
 
 TILE_PX = 512
 _WIDEST_REACH_PX = 256
@@ -167,7 +167,7 @@ class Comparison:
         if strange:
             told = unknown_text(strange).split("; add them", maxsplit=1)[0]
             raise TruthError(
-                f"{telling(self.reader.pair.label)}: {told}; the classes are {', '.join(self.legend.names)}: name the "
+                f"{redact(self.reader.pair.label)}: {told}; the classes are {', '.join(self.legend.names)}: name the "
                 "truth's values with --classes, or leave them out with --ignore"
             )
 

@@ -24,9 +24,9 @@ from glraster.evaluation.truth import Legend, TruthOptions, as_truth_error, join
 from glraster.labels.reader import LabelReader
 from glraster.metrics.protocols import deepglobe_scores, inria_scores
 from glraster.metrics.records import Evaluation, PointEvaluation, SceneScores
+from glraster.names import redact
 from glraster.raster.mask import Mask
-from glraster.raster.opening import gdal_session
-from glraster.raster.remote import telling
+from glraster.raster.source import gdal_session
 
 __all__ = [
     "EvaluateOptions",
@@ -82,7 +82,7 @@ def evaluate(
     Memory depends on the tolerance and the number of classes, not on the size of the map.
     """
     chosen = options or EvaluateOptions()
-    truth_name, told = str(truth), telling(str(truth))
+    truth_name, told = str(truth), redact(str(truth))
     with gdal_session(), Mask(str(prediction)) as mask:
         if truth_kind(truth_name, chosen.truth.layer) == "points":
             if chosen.protocol is not None:

@@ -17,10 +17,11 @@ from glraster.errors import TruthError
 from glraster.evaluation.truth import Legend, TruthOptions, join_classes, named_classes, own_classes, truth_column
 from glraster.metrics.area import AreaAssessment, assess_area
 from glraster.metrics.records import ClassArea, PointEvaluation, known
+from glraster.names import redact
 from glraster.raster.grid import Window
 from glraster.raster.mask import Mask
-from glraster.raster.opening import reason
-from glraster.raster.remote import remote_vectors, telling
+from glraster.raster.remote import remote_vectors
+from glraster.raster.source import reason
 
 _NONE = 255
 _BLOCK_PX = 512
@@ -44,7 +45,7 @@ def evaluate_points(mask: Mask, truth: str, options: TruthOptions) -> PointEvalu
     named = named_classes(options.classes, mask.classes)
     legend = join_classes(mask.classes, named, options.others) if named else own_classes(mask.classes)
     xs, ys, values = _read_points(mask, truth, options)
-    truth = telling(truth)
+    truth = redact(truth)
     true = _true_classes(truth, values, legend, options)
     predicted = legend.table[_mapped_ids(mask, xs, ys)]
     used = (true != _NONE) & (predicted != _NONE)
@@ -84,8 +85,8 @@ def _read_points(
         crs = None if about["crs"] is None else CRS.from_user_input(about["crs"])
         points = shapely.from_wkb(encoded)
     except (DataSourceError, DataLayerError, RasterioError, shapely.errors.GEOSException) as error:
-        raise TruthError(f"{telling(truth)}: cannot be read as vectors: {reason(error, truth)}") from error
-    truth = telling(truth)
+        raise TruthError(f"{redact(truth)}: cannot be read as vectors: {reason(error, truth)}") from error
+    truth = redact(truth)
     if column not in [str(name) for name in about["fields"]]:
         raise TruthError(f"{truth}: has no column {column}; choose another with --column")
     if set(np.unique(shapely.get_type_id(points))) - {0}:

@@ -25,11 +25,11 @@ from glraster.config import NODATA, LandClass
 from glraster.errors import CatalogError, SceneError, TruthError, UsageError
 from glraster.labels.grid import grid_of
 from glraster.labels.reader import LabelReader
+from glraster.names import is_remote, redact
 from glraster.raster.georef import raster_bounds
 from glraster.raster.mask import Mask, declared_classes, distinct_color
-from glraster.raster.opening import reason
-from glraster.raster.remote import is_remote, remote_settings, remote_vectors, telling
-from glraster.raster.source import OpenRaster
+from glraster.raster.remote import remote_settings, remote_vectors
+from glraster.raster.source import OpenRaster, reason
 
 _COLUMNS = ("class", "class_name", "class_id", "label")
 
@@ -161,7 +161,7 @@ def truth_kind(truth: str, layer: str | None) -> TruthKind:
     except (DataSourceError, DataLayerError) as error:
         absent = not (is_remote(truth) or Path(truth).exists())
         problem = "does not exist" if absent else told.split(": cannot be opened as a raster: ")[-1]
-        raise TruthError(f"{telling(truth)}: cannot be opened as a raster or as vectors: {problem}") from error
+        raise TruthError(f"{redact(truth)}: cannot be opened as a raster or as vectors: {problem}") from error
     return "points" if "Point" in geometry else "polygons"
 
 
@@ -230,7 +230,7 @@ def truth_column(truth: str, options: TruthOptions) -> str:
     usual = [name for name in _COLUMNS if name in columns]
     if not usual:
         raise UsageError(
-            f"{telling(truth)}: which column holds the classes? Give --column with one of {', '.join(columns)}"
+            f"{redact(truth)}: which column holds the classes? Give --column with one of {', '.join(columns)}"
         )
     return usual[0]
 
@@ -280,5 +280,5 @@ def _where(mismatch: str) -> str:
 
 def as_truth_error(error: CatalogError, truth: str) -> TruthError:
     """An error of reading a label, in the words of somebody who evaluates."""
-    told = telling(truth)
+    told = redact(truth)
     return TruthError("; ".join(f"{told}: {text}" if told not in text else text for text in error.problems))

@@ -15,8 +15,8 @@ from glraster.interchange.publish import check_free
 from glraster.interchange.stac import MapFiles, acquisition_time, item_path, write_stac_item
 from glraster.interchange.style import style_path, write_qml
 from glraster.raster.mask import declared_classes
-from glraster.raster.opening import reason
 from glraster.raster.remote import remote_settings
+from glraster.raster.source import reason
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from glraster.config import LandClass
 from glraster.errors import SceneError
 from glraster.interchange.footprint import footprint
 from glraster.interchange.publish import publish_json
+from glraster.names import is_remote, redact
 from glraster.raster.georef import gsd_m, raster_bounds
 from glraster.raster.mask import declared_classes
-from glraster.raster.opening import reason
-from glraster.raster.remote import is_remote, telling
+from glraster.raster.source import reason
 
 STAC_VERSION = "1.1.0"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -169,7 +169,7 @@ def _scene_href(scene: str, folder: Path) -> str:
     """The scene as a link, without accounts and signatures."""
     if not is_remote(scene):
         return relative_href(Path(scene.removeprefix("file://")), folder)
-    bare = telling(scene).split("?")[0].replace("://...@", "://").removeprefix("/vsicurl/")
+    bare = redact(scene).split("?")[0].replace("://...@", "://").removeprefix("/vsicurl/")
     match = re.match(r"/(vsi\w+)/(.+)", bare)
     return f"{_VSI_SCHEMES[match[1]]}://{match[2]}" if match and match[1] in _VSI_SCHEMES else bare
 

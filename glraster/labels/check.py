@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import ColorInterp
-from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from glraster.catalog import IGNORE, Catalog, Pair, Split
 from glraster.errors import CatalogError
 from glraster.labels.grid import CatalogRaster, attempt
 from glraster.labels.reader import LabelReader, unknown_text
+from glraster.names import redact
 from glraster.raster.grid import Window
-from glraster.raster.opening import gdal_session
-from glraster.raster.remote import telling
+from glraster.raster.source import gdal_session
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +104,7 @@ def check_catalog(catalog: Catalog) -> CatalogReport:
 
 
 def _check_pair(pair: Pair, catalog: Catalog, problems: list[str], notes: list[str]) -> SceneReport | None:
-    log.info("%s: reading", telling(pair.label))
+    log.info("%s: reading", redact(pair.label))
     reader = attempt(problems, lambda: LabelReader(pair, catalog))
     attempt(problems, lambda: _check_image(pair, catalog))
     if reader is None:
@@ -117,7 +115,7 @@ def _check_pair(pair: Pair, catalog: Catalog, problems: list[str], notes: list[s
     if pixels is None:
         return None
     counted = tuple(int(count) for count in pixels[: len(catalog.classes)])
-    names, extent = (telling(pair.image), telling(pair.label)), reader.extent
+    names, extent = (redact(pair.image), redact(pair.label)), reader.extent
     return SceneReport(*names, extent.height, extent.width, counted, int(pixels[IGNORE]))
 
 
@@ -130,7 +128,7 @@ def _count(reader: LabelReader, problems: list[str]) -> npt.NDArray[np.int64]:
         pixels += np.bincount(indexes.ravel(), minlength=256)
         unknown.update(strange)
     if unknown:
-        problems.append(f"{telling(reader.pair.label)}: {unknown_text(unknown)}")
+        problems.append(f"{redact(reader.pair.label)}: {unknown_text(unknown)}")
     return pixels
 
 
@@ -141,23 +139,24 @@ def _check_image(pair: Pair, catalog: Catalog) -> None:
         CatalogError: where it lacks bands or cannot be read.
     """
     with CatalogRaster(pair.image) as image:
-        indexes = _bands(image.dataset, image.path, catalog)
+        indexes = _bands(image, catalog)
         used = image.extent.intersection(Window(*pair.window)) if pair.window else image.extent
         blocks = list((used or image.extent).blocks(*_BLOCK))
         for block in {blocks[0], blocks[-1]}:
             image.read_bands(indexes, window=RasterioWindow(block.left, block.top, block.width, block.height))
 
 
-def _bands(dataset: DatasetReader, path: str, catalog: Catalog) -> list[int]:
+def _bands(image: CatalogRaster, catalog: Catalog) -> list[int]:
     if catalog.indexes is not None:
-        absent = [i for i in catalog.indexes if i > dataset.count]
+        count = image.dataset.count
+        absent = [i for i in catalog.indexes if i > count]
         if absent:
-            raise CatalogError(f"has no band {absent[0]}; its bands are 1 to {dataset.count}", source=path)
+            raise CatalogError(f"has no band {absent[0]}; its bands are 1 to {count}", source=image.path)
         return list(catalog.indexes)
-    colour = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
-    if len(colour) < catalog.bands:
-        raise CatalogError(f"has {len(colour)} bands without alpha, the catalog says {catalog.bands}", source=path)
-    return colour[: catalog.bands]
+    bands = image.value_bands[: catalog.bands]
+    if len(bands) < catalog.bands:
+        raise CatalogError(f"has {len(bands)} bands without alpha, the catalog says {catalog.bands}", source=image.path)
+    return list(bands)
 
 
 def _split_report(name: Split, scenes: list[SceneReport], catalog: Catalog) -> SplitReport:

@@ -10,8 +10,8 @@ from typing import TypeVar
 from affine import Affine
 from rasterio.crs import CRS
 
-from glraster.catalog.records import is_remote
 from glraster.errors import CatalogError
+from glraster.names import is_path
 from glraster.raster.grid import Window
 from glraster.raster.source import OpenRaster
 
@@ -81,7 +81,7 @@ class CatalogRaster(OpenRaster):
 
 def require_file(name: str) -> None:
     """Refuse a local file that is not there."""
-    if not (is_remote(name) or Path(name).exists()):
+    if is_path(name) and not Path(name).exists():
         raise CatalogError("does not exist; correct the catalog or its root", source=name)
 
 

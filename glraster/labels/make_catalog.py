@@ -29,8 +29,8 @@ from glraster.labels.grid import CatalogRaster
 from glraster.model.published import DEEPGLOBE, INRIA
 from glraster.raster.georef import gsd_m
 from glraster.raster.mask import declared_classes, distinct_color
-from glraster.raster.opening import gdal_session
 from glraster.raster.reader import GSD_TOLERANCE
+from glraster.raster.source import gdal_session
 
 _CONTEXT_PX = 2448
 _MOST_CLASSES = 64
@@ -193,7 +193,7 @@ def _image_form(pairs: Sequence[Pair]) -> _ImageForm:
     bands, sides, sizes_m = [], [], []
     for pair in pairs:
         with CatalogRaster(pair.image) as image:
-            bands.append(sum(kind != ColorInterp.alpha for kind in image.dataset.colorinterp))
+            bands.append(len(image.value_bands))
             sides.append(max(image.shape))
             sizes_m.append(gsd_m(image.crs, image.transform, *image.shape))
     known = [sum(size) / 2 for size in sizes_m if size is not None]

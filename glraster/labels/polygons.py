@@ -20,10 +20,11 @@ from glraster.catalog import IGNORE, Catalog
 from glraster.catalog.records import LabelValue
 from glraster.errors import CatalogError
 from glraster.labels.grid import ImageGrid, require_file
+from glraster.names import redact
 from glraster.raster.georef import raster_bounds
 from glraster.raster.grid import Window
-from glraster.raster.opening import reason
-from glraster.raster.remote import remote_vectors, telling
+from glraster.raster.remote import remote_vectors
+from glraster.raster.source import reason
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -39,7 +40,7 @@ class PolygonLabel:
     """
 
     def __init__(self, path: str, catalog: Catalog, grid: ImageGrid) -> None:
-        self.name, self.path = path, telling(path)
+        self.name, self.path = path, redact(path)
         self._grid = grid
         self._column = catalog.labels.column or ""
         self._layer = catalog.labels.layer or _only_layer(path)
@@ -139,8 +140,8 @@ def _only_layer(path: str) -> str:
         with remote_vectors(path):
             layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
     except DataSourceError as error:
-        raise CatalogError(f"cannot be read as vectors: {reason(error, path)}", source=telling(path)) from error
+        raise CatalogError(f"cannot be read as vectors: {reason(error, path)}", source=redact(path)) from error
     if len(layers) != 1:
         told = f"has the layers {', '.join(layers)}; choose one by labels.layer" if layers else "has no geometries"
-        raise CatalogError(told, source=telling(path))
+        raise CatalogError(told, source=redact(path))
     return layers[0]

@@ -17,8 +17,8 @@ from glraster.catalog.records import color_code, raise_problems
 from glraster.errors import CatalogError
 from glraster.labels.grid import CatalogRaster, ImageGrid, attempt, grid_of
 from glraster.labels.polygons import PolygonLabel
+from glraster.names import redact
 from glraster.raster.grid import Window
-from glraster.raster.remote import telling
 
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
@@ -87,7 +87,7 @@ class LabelReader:
         """
         indexes, unknown = self.read_with_unknown(window)
         if unknown:
-            raise CatalogError(unknown_text(unknown), source=telling(self.pair.label))
+            raise CatalogError(unknown_text(unknown), source=redact(self.pair.label))
         return indexes
 
     def read_with_unknown(self, window: Window) -> tuple[UInt8Array, dict[str, int]]:

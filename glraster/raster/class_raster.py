@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
 from glraster.config import LandClass
@@ -50,12 +50,11 @@ class ClassRaster(OpenRaster):
         self.columns = round_up(self.region.width + 2, 8 // self.pixel.itemsize)
 
     def _only_band(self, measured: bool) -> int:
-        dataset = self.dataset
-        bands = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
+        bands = self.value_bands
         if len(bands) != 1:
             what = "values" if measured else "class numbers"
             raise SceneError(f"{self.path}: has {len(bands)} bands; one band of {what} is needed")
-        self.dtype = str(dataset.dtypes[bands[0] - 1])
+        self.dtype = str(self.dataset.dtypes[bands[0] - 1])
         if self.dtype[0] not in "iu" and not measured:
             raise SceneError(f"{self.path}: has {self.dtype} pixels, a class mask has whole numbers; convert it first")
         return int(bands[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +12,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
+import rasterio.shutil
 from rasterio.dtypes import in_dtype_range
 from rasterio.enums import MaskFlags, Resampling
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from glraster.errors import SceneError
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window, working_grid
-from glraster.raster.opening import CACHE_BYTES, check_form, choose_bands, local_files, with_nodata
 from glraster.raster.remote import remote_state
-from glraster.raster.source import OpenRaster
+from glraster.raster.source import CACHE_BYTES, OpenRaster
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +65,10 @@ class Scene(OpenRaster):
         super().__init__(path)
         self._nodata = nodata
         with self.closed_on_error(), self.opening():
-            self.files: tuple[Path, ...] = local_files(path, self.dataset)
-            self._replace_nodata()
-            self.indexes = choose_bands(self.dataset, self.path, indexes, bands)
-            check_form(self.dataset, self.path)
+            self.files: tuple[Path, ...] = _local_files(path, self.dataset)
+            self.indexes = self._choose_bands(indexes, bands)
             self._check_dtype()
+            self._replace_nodata()
         self.grid = working_grid(*self.shape, (1.0, 1.0))
         self.stretch: Stretch | None = None
         self._warn()
@@ -80,7 +83,7 @@ class Scene(OpenRaster):
             return
         if not all(in_dtype_range(nodata, dtype) for dtype in self.dataset.dtypes):
             raise SceneError(f"{self.path}: nodata {nodata:g} is no value of a scene of {self.dataset.dtypes[0]}")
-        self.dataset = with_nodata(self.dataset, nodata)
+        self.dataset = _with_nodata(self.dataset, nodata)
 
     def _warn(self) -> None:
         if self.crs is None and self.transform.is_identity:
@@ -94,8 +97,29 @@ class Scene(OpenRaster):
                 self.path,
             )
 
+    def _choose_bands(self, indexes: Sequence[int] | None, bands: int) -> tuple[int, ...]:
+        """The 1-based bands to read: `indexes`, or else the first that are not alpha; as many as the model needs."""
+        count = self.dataset.count
+        if count == 0:
+            subdatasets = len(self.dataset.subdatasets)
+            advice = f"; name one of its {subdatasets} subdatasets" if subdatasets else ""
+            raise SceneError(f"{self.path}: holds no raster band{advice}")
+        if indexes is None:
+            if len(self.value_bands) < bands:
+                raise SceneError(
+                    f"{self.path}: has {len(self.value_bands)} bands without alpha, the model needs {bands}"
+                )
+            return self.value_bands[:bands]
+        absent = [i for i in indexes if not 1 <= i <= count]
+        if absent:
+            raise SceneError(f"{self.path}: has no band {absent[0]}; its bands are 1 to {count}")
+        if len(indexes) != bands:
+            raise SceneError(f"--bidx names {len(indexes)} bands, the model needs {bands}")
+        return tuple(indexes)
+
     def _check_dtype(self) -> None:
-        dtypes = {self.dataset.dtypes[i - 1] for i in self.indexes}
+        all_dtypes = self.dataset.dtypes
+        dtypes = {all_dtypes[i - 1] for i in self.indexes}
         if any("complex" in dtype for dtype in dtypes):
             raise SceneError(f"{self.path}: has complex pixels; convert them to amplitude first (gdal_calc, rio calc)")
         if len(dtypes) > 1:
@@ -241,6 +265,33 @@ class Scene(OpenRaster):
         resampling = Resampling.average if shrinks else Resampling.nearest
         masks = self.read_masks(indexes, window=source, out_shape=(len(indexes), *shape), resampling=resampling)
         return np.asarray((masks > 0).any(axis=0))
+
+
+def _local_files(path: str, dataset: DatasetReader) -> tuple[Path, ...]:
+    """The local files that a dataset is read from: its own, side-cars, and the sources of a VRT, however deep."""
+    files = {Path(path)} if Path(path).is_file() else set()
+    to_visit = [Path(name) for name in dataset.files if not name.startswith("/vsi")]
+    while to_visit:
+        file = to_visit.pop()
+        if file in files or not file.is_file():
+            continue
+        files.add(file)
+        if file.suffix.lower() == ".vrt" and file != Path(path):
+            with rasterio.open(file) as inner:
+                to_visit += [Path(name) for name in inner.files if not name.startswith("/vsi")]
+    return tuple(sorted(files))
+
+
+def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:
+    """The same dataset with another nodata value in place of its own, of its alpha band and of its mask."""
+    with tempfile.TemporaryDirectory() as folder:
+        overlay = Path(folder) / "overlay.vrt"
+        with dataset:
+            rasterio.shutil.copy(dataset, overlay, driver="VRT")
+        with rasterio.open(overlay, "r+") as writable:
+            writable.nodata = nodata
+        description = re.sub(r"<MaskBand>.*?</MaskBand>", "", overlay.read_text(), flags=re.DOTALL)
+    return rasterio.open(description)
 
 
 def _finite(pixels: npt.NDArray[Any]) -> BoolArray:

@@ -1,4 +1,4 @@
-"""Scenes behind HTTP or in object stores: GDAL's settings, what may be told of their names, what identifies them."""
+"""Rasters and vectors behind HTTP or in object stores: GDAL's settings, retries, and what identifies a scene."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
+from glraster.names import is_remote
+
 REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
@@ -33,13 +35,10 @@ REMOTE_SETTINGS = {
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "16777216",
 }
-"""GDAL's settings for a remote scene: no look at neighbouring files, joined ranges, four retries with growing pauses
-(0.5 s, doubled each time), an end after 30 s in which hardly anything arrives, and nothing kept of closed files."""
+"""GDAL's settings for a remote scene: no listing of neighbouring files, joined ranges, four retries with growing pauses
+(0.5 s, doubled each time), a time-out after 30 s below 100 bytes/s, and no cache of closed files."""
 
-_REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs)\b|^(?!file:|zip:|tar:|gzip:)[a-z][a-z0-9+]+://", re.I)
 _HTTP = re.compile(r"^(?:/vsicurl/)?(https?://\S+)$", re.I)
-_ACCOUNT = re.compile(r"(://)[^/\s@'\"]+@")
-_QUERY = re.compile(r"(\w://[^\s?'\"]*\?|/vsi\w+[^\s?'\"]*\?)[^\s'\",;)]+")
 _VALIDATORS = ("ETag", "Content-Length", "Last-Modified")
 _ADVICE = (
     (
@@ -50,67 +49,57 @@ _ADVICE = (
     (r"\b(429|5\d\d)\b", "its server fails; try again later"),
     (r"connect|resolve|time|slow|curl", "its server does not answer; check the address and the network"),
 )
-"""Patterns of what GDAL says of the network, and what to do."""
+"""Patterns of GDAL's messages about the network, and what to do about each."""
 
 
-def is_remote(name: str) -> bool:
-    """Whether GDAL fetches a name over the network: `https://...`, `s3://...`, `/vsicurl/...`, `/vsis3/...`."""
-    return _REMOTE.search(name) is not None
-
-
-def telling(text: str) -> str:
-    """A name or a message without what must not be told: accounts, and queries, which can hold signatures."""
-    return _QUERY.sub(r"\1...", _ACCOUNT.sub(r"\1...@", text))
-
-
-def advice(reason: str) -> str:
-    """What to do about GDAL's reason why a remote scene cannot be read; empty where it says nothing of the network."""
-    return next((told for pattern, told in _ADVICE if re.search(pattern, reason, re.I)), "")
+def advice(message: str) -> str:
+    """What to do about GDAL's message on a remote raster; empty if it says nothing of the network."""
+    return next((text for pattern, text in _ADVICE if re.search(pattern, message, re.I)), "")
 
 
 @contextmanager
 def remote_settings(name: str) -> Iterator[None]:
-    """GDAL with `REMOTE_SETTINGS` where a name is remote; what the user set, in the environment or in GDAL, stays."""
+    """GDAL with `REMOTE_SETTINGS` if a name is remote; what the user set, in the environment or in GDAL, stays."""
     if not is_remote(name):
         yield
         return
     known = getenv() if hasenv() else {}
-    wanted = {key: value for key, value in REMOTE_SETTINGS.items() if key not in os.environ and key not in known}
-    with rasterio.Env(**wanted):
+    settings = {key: value for key, value in REMOTE_SETTINGS.items() if key not in os.environ and key not in known}
+    with rasterio.Env(**settings):
         yield
 
 
 @contextmanager
 def remote_vectors(name: str) -> Iterator[None]:
-    """As `remote_settings` for vectors, which pyogrio reads with a GDAL of its own: its settings for HTTP.
+    """`remote_settings` for vectors, which pyogrio reads with a GDAL of its own: the settings for HTTP.
 
-    Its warnings are left out: they tell of retries, with the whole address.
+    Mutes its warnings, which report retries with the whole address, credentials included.
     """
     if not is_remote(name):
         yield
         return
     import pyogrio
 
-    wanted = [key for key in REMOTE_SETTINGS if key.startswith("GDAL_HTTP") and not pyogrio.get_gdal_config_option(key)]
-    pyogrio.set_gdal_config_options({key: REMOTE_SETTINGS[key] for key in wanted})
+    unset = [key for key in REMOTE_SETTINGS if key.startswith("GDAL_HTTP") and not pyogrio.get_gdal_config_option(key)]
+    pyogrio.set_gdal_config_options({key: REMOTE_SETTINGS[key] for key in unset})
     try:
         with warnings.catch_warnings(category=RuntimeWarning, action="ignore"):
             yield
     finally:
-        pyogrio.set_gdal_config_options(dict.fromkeys(wanted))
+        pyogrio.set_gdal_config_options(dict.fromkeys(unset))
 
 
 def retry_pauses() -> list[float]:
-    """The pauses in seconds before what failed is tried again, as GDAL makes them too."""
+    """Seconds to wait before each retry, the same as GDAL's own."""
     count, first = (os.environ.get(k, REMOTE_SETTINGS[k]) for k in ("GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_RETRY_DELAY"))
     return [float(first) * 2**i for i in range(int(count))]
 
 
 def remote_state(name: str, dataset: DatasetReader) -> dict[str, object]:
-    """What tells a remote scene from a changed one: what its server says of the file, and a digest of nine blocks.
+    """What changes if a remote scene changes: the server's validators of the file, and a digest of nine blocks.
 
-    Over HTTP that is ETag, length and date. The digest has the pixels of nine blocks spread over the scene and, in a
-    TIFF, their places in the file, which move when a block before them is written anew. It works for every protocol.
+    Validators are ETag, length and date, over HTTP only. The digest works for every protocol: pixels of nine blocks
+    spread over the scene and, in a TIFF, their offsets in the file, which move if a block before them is rewritten.
     """
     match = _HTTP.match(name)
     return {**(_validators(match[1]) if match else {}), "blocks": _blocks_digest(dataset)}

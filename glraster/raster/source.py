@@ -1,51 +1,111 @@
-"""A raster that is open for reading, wherever it lies."""
+"""Open a raster wherever it lies: GDAL's settings, checks against hostile headers, and errors in one line."""
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, cached_property
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from glraster.errors import GlrasterError, SceneError
+from glraster.names import is_remote, redact
 from glraster.raster.grid import Window
-from glraster.raster.opening import reason
-from glraster.raster.remote import is_remote, remote_settings, retry_pauses, telling
+from glraster.raster.remote import advice, remote_settings, retry_pauses
 from glraster.raster.writer import GDAL_ERRORS
+
+CACHE_BYTES = 64 * 2**20
+
+LONGEST_SIDE = 2**26
+"""Most pixels along one side of a raster. Memory for blend weights grows with it, up to 128 MiB."""
+
+LARGEST_BLOCK = 2**30
+"""Most bytes of one block of a raster with all its bands. GDAL decodes a block whole."""
 
 T = TypeVar("T")
 
 
-class OpenRaster:
-    """An open raster, local or remote, whose errors are told in one line; use as a context manager.
+@contextmanager
+def gdal_session(cache_bytes: int | None = None) -> Iterator[None]:
+    """GDAL with a block cache of bounded size; its own default is a share of the machine's memory.
 
-    `name` is what was opened, `path` the same for messages, `dataset` what GDAL has of it; its pixels are read by
-    `read_bands`, `read_masks` and `fetch`. What a subclass has against the raster it says inside `closed_on_error()`.
+    Mutes rasterio's warning about rasters without georeference, because `Scene` logs one of its own, and the lines
+    that libtiff prints about a full disk, because they come as errors too.
+    """
+    _silence_libtiff()
+    with (
+        rasterio.Env(GDAL_CACHEMAX=cache_bytes or CACHE_BYTES),
+        warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore"),
+    ):
+        yield
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Take away libtiff's own way to stderr, which GDAL leaves open for files that it writes."""
+    try:
+        libraries = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libtiff" in line}
+        for library in libraries:
+            ctypes.CDLL(library).TIFFSetErrorHandler(None)
+    except (OSError, AttributeError):  # another system, or GDAL has a libtiff of its own inside
+        return
+
+
+class OpenRaster:
+    """An open raster, local or remote, whose errors are one line each; use as a context manager.
+
+    `name` is what was opened, `path` the same without credentials for messages, `dataset` the open dataset. Read its
+    pixels with `read_bands`, `read_masks` and `fetch`, which retry on the network. A subclass that refuses a raster
+    does so inside `closed_on_error()`; it may set `error`, and `open_options` of the GDAL driver.
 
     Raises:
-        SceneError: on creation, where it cannot be opened; a subclass may name another error.
+        SceneError: on creation, if it cannot be opened or its header claims sizes that would take memory without
+            bound; of the class `error` in a subclass.
     """
 
-    error: type[GlrasterError] = SceneError
+    error: ClassVar[type[GlrasterError]] = SceneError
+    open_options: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.path = telling(name)
+        self.path = redact(name)
         self._remote = name if is_remote(name) else ""
         self._reading = threading.Lock()  # GDAL's datasets are not for several threads at once
         with self.opening():
-            self.dataset: DatasetReader = rasterio.open(name)
+            self.dataset: DatasetReader = rasterio.open(name, **self.open_options)
             # a local VRT can have remote sources
             self._remote = next(filter(is_remote, (name, *self.dataset.files)), "")
+        with self.closed_on_error():
+            self._refuse_hostile_header()
+
+    def _refuse_hostile_header(self) -> None:
+        """Refuse sizes that would take memory without bound."""
+        dataset = self.dataset
+        if max(dataset.shape) > LONGEST_SIDE:
+            raise self.error(
+                f"{self.path}: claims {dataset.width} x {dataset.height} px; no side may have more than {LONGEST_SIDE}"
+            )
+        rows, columns = dataset.block_shapes[0] if dataset.count else (0, 0)
+        pixel_bytes = sum(16 if "complex" in dtype else np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+        if rows * columns * pixel_bytes > LARGEST_BLOCK:
+            raise self.error(
+                f"{self.path}: is stored in blocks of {columns} x {rows} px, too large to be decoded; make a tiled "
+                "copy with 'rio cogeo create'"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +120,7 @@ class OpenRaster:
 
     @contextmanager
     def closed_on_error(self) -> Iterator[None]:
-        """Close the raster where the block refuses it."""
+        """Close the raster if the block raises."""
         try:
             yield
         except BaseException:
@@ -69,25 +129,25 @@ class OpenRaster:
 
     @contextmanager
     def opening(self) -> Iterator[None]:
-        """GDAL's settings for the network where they are needed, and its errors in words."""
-        with self._told("cannot be opened as a raster"):
+        """GDAL's network settings if they are needed, and its errors as `error`."""
+        with self._translated("cannot be opened as a raster"):
             yield
 
     def read_bands(self, indexes: int | Sequence[int], **how: Any) -> npt.NDArray[Any]:
-        """What `dataset.read` gives, by `fetch`."""
+        """`dataset.read`, by `fetch`."""
         return self.fetch(lambda: self.dataset.read(indexes, **how))
 
     def read_masks(self, indexes: int | Sequence[int], **how: Any) -> npt.NDArray[np.uint8]:
-        """What `dataset.read_masks` gives, by `fetch`: 0 where a pixel is invalid."""
+        """`dataset.read_masks`, by `fetch`: 0 marks an invalid pixel."""
         return self.fetch(lambda: self.dataset.read_masks(indexes, **how))
 
     def fetch(self, read: Callable[[], T]) -> T:
-        """What a function reads from `dataset`.
+        """Call a function that reads from `dataset`, one thread at a time.
 
-        GDAL takes an answer that was cut off for a whole one, and keeps it: a remote raster is then opened anew and
-        read again, after pauses that grow. One thread reads at a time.
+        GDAL takes a response that was cut off for a complete one, and caches it. So a remote raster is opened anew and
+        read again, after pauses that grow.
         """
-        with self._reading, self._told("cannot be read" if self._remote else "cannot be read, it may be damaged"):
+        with self._reading, self._translated("cannot be read" if self._remote else "cannot be read, it may be damaged"):
             for pause in retry_pauses() if self._remote else ():
                 try:
                     return read()
@@ -97,12 +157,13 @@ class OpenRaster:
             return read()
 
     def reopen(self) -> None:
-        """Open the same raster again, without what GDAL remembers of it."""
+        """Open the same raster again, without what GDAL caches of it."""
         self.close()
-        self.dataset = rasterio.open(self.name)
+        self.dataset = rasterio.open(self.name, **self.open_options)
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _translated(self, what: str) -> Iterator[None]:
+        """Turn GDAL's errors into `error`, whose message says what failed."""
         try:
             with remote_settings(self._remote):
                 yield
@@ -136,3 +197,27 @@ class OpenRaster:
     @property
     def tags(self) -> dict[str, str]:
         return dict(self.dataset.tags())
+
+    @cached_property
+    def alpha_bands(self) -> tuple[int, ...]:
+        """The 1-based indexes of its alpha bands."""
+        # rasterio builds the whole tuple at every access, so that asking band by band is quadratic
+        kinds = zip(self.dataset.indexes, self.dataset.colorinterp, strict=True)
+        return tuple(i for i, kind in kinds if kind == ColorInterp.alpha)
+
+    @cached_property
+    def value_bands(self) -> tuple[int, ...]:
+        """The 1-based indexes of the bands that are not alpha."""
+        alpha = set(self.alpha_bands)
+        return tuple(i for i in self.dataset.indexes if i not in alpha)
+
+
+def reason(error: Exception, name: str, remote: str = "") -> str:
+    """GDAL's last error message in one line, without credentials and without `name`, which the caller says already.
+
+    If the name, or the `remote` part of what it stands for, lies on the network, also what to do about it.
+    """
+    text = " ".join(str(error.__cause__ or error).split())
+    message = redact(text.removeprefix(f"{name}: ").removeprefix(f"'{name}' ").rstrip(".") or type(error).__name__)
+    next_step = advice(message) if is_remote(remote or name) else ""
+    return f"{message}; {next_step}" if next_step else message

@@ -16,7 +16,7 @@ from glraster.errors import OutputError, UsageError
 from glraster.evaluation.truth import own_classes
 from glraster.raster.georef import gsd_m
 from glraster.raster.mask import Mask
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.reporting.formatting import area, css_color, grouped, ink_on, percent
 from glraster.reporting.pictures import class_picture
 from glraster.reporting.records import AreaRow

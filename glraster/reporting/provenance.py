@@ -12,8 +12,8 @@ from glraster._version import __version__
 from glraster.errors import ModelError
 from glraster.model.checkpoint import model_id, read_spec
 from glraster.model.default import DEFAULT_MODEL, model_path
+from glraster.names import redact
 from glraster.raster.mask import Mask
-from glraster.raster.remote import telling
 
 _ORIGIN = {
     "catalog": "Catalog",
@@ -56,6 +56,6 @@ def _told(value: object) -> str:
 
 def report_facts(command: str | None) -> dict[str, str]:
     """How and when a report was made."""
-    told = {"Command": telling(command)} if command else {}
+    told = {"Command": redact(command)} if command else {}
     versions = f"glraster {__version__}, GDAL {rasterio.__gdal_version__}"
     return {**told, "Versions": versions, "Report made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}

@@ -14,11 +14,11 @@ from glraster.errors import CatalogError, OutputError, UsageError
 from glraster.evaluation.evaluate import EvaluateOptions, Tolerance, evaluate
 from glraster.evaluation.truth import TruthOptions, as_truth_error, opened_truth, own_classes
 from glraster.metrics.records import Evaluation, PointEvaluation
+from glraster.names import redact
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
 from glraster.raster.mask import Mask
-from glraster.raster.opening import gdal_session
-from glraster.raster.remote import telling
+from glraster.raster.source import gdal_session
 from glraster.reporting.page import render
 from glraster.reporting.pictures import Picture, class_picture, confidence_picture, distinct, error_picture, photo
 from glraster.reporting.provenance import map_provenance
@@ -164,7 +164,7 @@ def _subtitle(mask: Mask, options: ReportOptions) -> str:
         told.append(f"{sum(size) / 2:.2g} m on the ground each")
     told.append(_crs_name(mask) or "no CRS: pixel coordinates")
     if options.scene:
-        told.append(f"scene {Path(telling(options.scene)).name}")
+        told.append(f"scene {Path(redact(options.scene)).name}")
     return ", ".join(told)
 
 
@@ -177,7 +177,7 @@ def _crs_name(mask: Mask) -> str | None:
 
 def _sources(path: str, options: ReportOptions) -> dict[str, str]:
     named = {"Map": path, "Scene": options.scene, "Truth": options.truth, "Confidence": options.confidence}
-    return {name: telling(str(value)) for name, value in named.items() if value is not None}
+    return {name: redact(str(value)) for name, value in named.items() if value is not None}
 
 
 def _view(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
@@ -36,9 +36,18 @@ class SceneView(OpenRaster):
         self._shown: DatasetReader | WarpedVRT = self.dataset
         self._mask = mask
         with self.closed_on_error():
-            self._indexes = _shown_bands(self.dataset, self.path)
+            self._indexes = self._shown_bands()
             self._shown = self._on_grid(mask)
             self._range = self._value_range()
+
+    def _shown_bands(self) -> list[int]:
+        """The first three bands that are not alpha, or the only one."""
+        bands = list(self.value_bands)
+        if not bands:
+            raise SceneError(f"{self.path}: has no band to show")
+        if any("complex" in dtype for dtype in self.dataset.dtypes):
+            raise SceneError(f"{self.path}: has complex pixels, which cannot be shown")
+        return bands[:3] if len(bands) >= 3 else bands[:1]
 
     def _on_grid(self, mask: Mask) -> DatasetReader | WarpedVRT:
         if grid_of(mask).mismatch(grid_of(self)) is None:
@@ -145,12 +154,3 @@ def shrunk(window: Window, side: int) -> tuple[int, int]:
 
 def _middles(count: int, length: int) -> npt.NDArray[np.int64]:
     return np.minimum(((np.arange(count) + 0.5) * length / count).astype(np.int64), length - 1)
-
-
-def _shown_bands(dataset: DatasetReader, path: str) -> list[int]:
-    colour = [i for i in dataset.indexes if dataset.colorinterp[i - 1] != ColorInterp.alpha]
-    if not colour:
-        raise SceneError(f"{path}: has no band to show")
-    if any("complex" in dataset.dtypes[i - 1] for i in colour):
-        raise SceneError(f"{path}: has complex pixels, which cannot be shown")
-    return colour[:3] if len(colour) >= 3 else colour[:1]

@@ -11,7 +11,8 @@ from typing import Any
 from pyarrow import fs
 
 from glraster.errors import OutputError, UsageError
-from glraster.raster.remote import advice, telling
+from glraster.names import redact
+from glraster.raster.remote import advice
 
 _DIGEST_BYTES = 32
 
@@ -96,9 +97,9 @@ class ObjectStore:
         try:
             yield
         except Exception as error:  # every driver of fsspec has errors of its own
-            reason = telling(" ".join(str(error).split()))
+            reason = redact(" ".join(str(error).split()))
             told = advice(reason) or reason
-            raise OutputError(f"{telling(self._url)}: cannot be {what}: {told}") from error
+            raise OutputError(f"{redact(self._url)}: cannot be {what}: {told}") from error
 
 
 def _s3(url: str) -> tuple[Any, str]:

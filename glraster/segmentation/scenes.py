@@ -20,8 +20,8 @@ from glraster.errors import ClusterError, DeviceError, GlrasterError, ModelError
 from glraster.interchange.sidecars import Sidecars, check_sidecars, write_sidecars
 from glraster.model.checkpoint import model_id
 from glraster.model.default import model_path
-from glraster.raster.opening import gdal_session
-from glraster.raster.remote import telling
+from glraster.names import redact
+from glraster.raster.source import gdal_session
 from glraster.raster.writer import staging_folder
 from glraster.segmentation.segment import Progress, SegmentOptions, SegmentResult, segment
 
@@ -214,7 +214,7 @@ def _masks(scenes: Sequence[str], folder: Path) -> list[Path]:
     masks = [folder / f"{_stem(scene)}.tif" for scene in scenes]
     twice = [mask for mask, count in Counter(masks).items() if count > 1]
     if twice:
-        both = " and ".join(telling(scene) for scene, mask in zip(scenes, masks, strict=True) if mask == twice[0])
+        both = " and ".join(redact(scene) for scene, mask in zip(scenes, masks, strict=True) if mask == twice[0])
         raise UsageError(f"{both}: would both be written to {twice[0]}; segment them into different folders")
     return masks
 

@@ -15,7 +15,7 @@ from glraster.cluster.client import Cluster
 from glraster.errors import GlrasterError, OutputError
 from glraster.model.default import model_path
 from glraster.raster.holding import held
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.raster.writer import check_space, staging_folder
 from glraster.segmentation.assemble import Assembly, ScoreArray
 from glraster.segmentation.behind import Arrivals, written_behind

@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from glraster.raster.grid import STRIDE, FloatArray
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.segmentation.backoff import with_back_off
 from glraster.segmentation.device import peak_memory_bytes
 from glraster.segmentation.job import Job, Role

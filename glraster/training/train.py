@@ -21,7 +21,7 @@ from glraster.labels.scenes import warnings_once
 from glraster.metrics import Confusion, class_iou, mean_iou
 from glraster.model.checkpoint import load, save
 from glraster.model.glnet import GLNet
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.segmentation.device import choose_device
 from glraster.training.dataset import SampleForm, SampleSource
 from glraster.training.ddp import Team, joined, own_device

@@ -16,7 +16,7 @@ import rasterio
 from glraster._version import __version__
 from glraster.cluster.worker import Fingerprint, OpenCalls, absolute, as_json, plain_errors
 from glraster.raster.class_raster import Bounds, ClassRaster
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.vector.bands import Tracing, measured_values, trace_band
 from glraster.vector.job import VectorizeJob
 from glraster.vector.sieve import BandParts, RowMetrics, band_parts, with_new_values

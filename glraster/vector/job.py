@@ -20,6 +20,7 @@ from rasterio.warp import transform as transform_points
 from glraster._version import __version__
 from glraster.config import LandClass
 from glraster.errors import OutputError, SceneError, UsageError
+from glraster.names import is_path
 from glraster.raster.class_raster import Bounds, ClassRaster, generated_colors
 from glraster.vector.dissolve import Dissolver
 from glraster.vector.ground import Ground, ground_of
@@ -292,6 +293,6 @@ def _metadata(mask: ClassRaster, options: VectorizeOptions) -> dict[str, str]:
         "confidence": None if options.confidence is None else Path(options.confidence).name,
     }
     said = {f"GLRASTER_{key.upper()}": str(value) for key, value in settings.items() if value is not None}
-    name = mask.path if "://" in mask.path or mask.path.startswith("/vsi") else Path(mask.path).name
+    name = Path(mask.path).name if is_path(mask.path) else mask.path
     known = {"GLRASTER_MODEL": model} if model else {}
     return {"GLRASTER_SOURCE": name, "GLRASTER_VERSION": __version__, **known, **said}

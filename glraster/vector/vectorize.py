@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from glraster.cluster.client import Cluster
 from glraster.errors import OutputError
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.raster.writer import staging_folder
 from glraster.vector.bands import traced_bands
 from glraster.vector.distribute_bands import far_bands

@@ -12,11 +12,11 @@ from maps import disturbed, patches, write_map, write_truth
 MEASURE = """
 import sys
 from glraster.segmentation.device import peak_memory_bytes
-from glraster.raster import opening
+from glraster.raster import source
 from glraster.evaluation.evaluate import evaluate
 from glraster.reporting.report import ReportOptions, write_report
 
-opening.CACHE_BYTES = 8 * 2**20  # GDAL's cache fills as it may: made smaller than either map
+source.CACHE_BYTES = 8 * 2**20  # GDAL's cache fills as it may: made smaller than either map
 what, mask, truth, page = sys.argv[1:]
 if what == "evaluate":
     evaluate(mask, truth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import rasterio
 from affine import Affine
@@ -113,6 +114,27 @@ def test_a_block_too_large_to_decode_is_refused(tmp_path, model_file):
     ordinary = sparse(tmp_path / "ordinary.tif", 40_000, 40_000, block=16384)
     with Scene(str(ordinary), None, 3) as scene:
         assert scene.shape == (40_000, 40_000)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["vectorize", "CLAIM", "-o", "OUT.gpkg"],
+        ["preview", "CLAIM", "-o", "OUT.png"],
+        ["report", "CLAIM", "-o", "OUT.html"],
+        ["evaluate", "CLAIM", "TRUTH"],
+        ["evaluate", "TRUTH", "CLAIM"],
+    ],
+    ids=" ".join,
+)
+def test_every_verb_refuses_a_block_too_large_to_decode(call, tmp_path, run):
+    claim = sparse(tmp_path / "claim.tif", 40_000, 40_000, block=40_000, count=1)
+    truth = write_raster(tmp_path / "truth.tif", np.ones((1, 9, 9), np.uint8))
+    names = {"CLAIM": claim, "TRUTH": truth}
+    outcome = run(*(names.get(word, str(tmp_path / word) if word.startswith("OUT") else word) for word in call))
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    assert "claim.tif: is stored in blocks of 40000 x 40000 px" in outcome.err
+    assert {path.name for path in tmp_path.iterdir()} == {"claim.tif", "truth.tif"}
 
 
 @pytest.mark.parametrize("keep", [0, 7, 8, 200, 5000])

@@ -11,7 +11,7 @@ import errno, resource, sys
 from pathlib import Path
 import numpy as np
 import rasterio
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 from glraster.segmentation.parts import PartFolder
 
 folder = Path(sys.argv[1])

@@ -9,8 +9,8 @@ import pytest
 from rasters import landscape, write_raster, write_vrt
 
 from glraster.raster.grid import Window, working_grid
-from glraster.raster.opening import gdal_session
 from glraster.raster.reader import Scene
+from glraster.raster.source import gdal_session
 
 
 def test_a_coarser_pixel_is_valid_where_any_of_its_pixels_is(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_what_the_user_set_stays(monkeypatch):
     ],
 )
 def test_remote_names_are_known(name, remote):
-    from glraster.raster.remote import is_remote
+    from glraster.names import is_remote
 
     assert is_remote(name) is remote
 

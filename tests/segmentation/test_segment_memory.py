@@ -13,10 +13,10 @@ from rasters import landscape, write_raster
 MEASURE = """
 import sys
 from glraster.segmentation.device import peak_memory_bytes
-from glraster.raster import opening
+from glraster.raster import source
 from glraster.segmentation.segment import SegmentOptions, segment
 
-opening.CACHE_BYTES = 8 * 2**20  # GDAL's cache fills as it may: made smaller than either scene
+source.CACHE_BYTES = 8 * 2**20  # GDAL's cache fills as it may: made smaller than either scene
 scene, mask, model, branch = sys.argv[1:]
 segment(scene, mask, model, SegmentOptions(branch=branch))
 print(peak_memory_bytes())

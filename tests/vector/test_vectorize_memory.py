@@ -12,10 +12,10 @@ from vector.masks import blobs
 MEASURE = """
 import sys
 import glraster
-from glraster.raster import class_raster, opening
+from glraster.raster import class_raster, source
 
 class_raster.BAND_PX = 500_000
-opening.CACHE_BYTES = 8 * 2**20
+source.CACHE_BYTES = 8 * 2**20
 print(glraster.vectorize(sys.argv[1], sys.argv[2]).peak_memory_bytes)
 """
 
