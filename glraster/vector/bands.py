@@ -17,7 +17,8 @@ from glraster.raster.class_raster import ClassRaster
 from glraster.raster.grid import Window
 from glraster.vector.ground import NoGround, Plane
 from glraster.vector.job import VectorizeJob
-from glraster.vector.sieve import RowMetrics, band_parts, new_values, with_new_values
+from glraster.vector.patches import RowMetrics, band_parts, with_new_values
+from glraster.vector.sieve import new_values
 from glraster.vector.simplify import Simplification, simplify_band
 from glraster.vector.trace import Band, trace
 

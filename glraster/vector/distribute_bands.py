@@ -11,7 +11,8 @@ from glraster.cluster.client import Cluster
 from glraster.vector.bands import Tracing, row_metrics
 from glraster.vector.distributed import BandTask, call_of, describe, fingerprint, measure, trace
 from glraster.vector.job import VectorizeJob
-from glraster.vector.sieve import RowMetrics, new_values
+from glraster.vector.patches import RowMetrics
+from glraster.vector.sieve import new_values
 from glraster.vector.trace import Band
 
 _ADVICE = "give its process more, or make a tiled copy of the mask with 'rio cogeo create'"

@@ -19,7 +19,7 @@ from glraster.raster.class_raster import Bounds, ClassRaster
 from glraster.raster.source import gdal_session
 from glraster.vector.bands import Tracing, measured_values, trace_band
 from glraster.vector.job import VectorizeJob
-from glraster.vector.sieve import BandParts, RowMetrics, band_parts, with_new_values
+from glraster.vector.patches import BandParts, RowMetrics, band_parts, with_new_values
 from glraster.vector.trace import Band
 
 

@@ -22,9 +22,8 @@ from glraster.config import LandClass
 from glraster.errors import OutputError, SceneError, UsageError
 from glraster.names import is_path
 from glraster.raster.class_raster import Bounds, ClassRaster, generated_colors
-from glraster.vector.dissolve import Dissolver
 from glraster.vector.ground import Ground, ground_of
-from glraster.vector.output import LON_LAT_FORMATS, LayerForm, ending_of
+from glraster.vector.output import LON_LAT_FORMATS, Dissolver, LayerForm, ending_of
 from glraster.vector.polygons import FloatArray, Placement, Reproject
 from glraster.vector.simplify import Simplification
 

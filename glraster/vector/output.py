@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from glraster.config import LandClass
 from glraster.errors import OutputError, UsageError
-from glraster.vector.polygons import Features
+from glraster.vector.polygons import Features, FloatArray
 
 DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON", ".geojsonl": "GeoJSONSeq", ".parquet": ""}
 LON_LAT_FORMATS = (".geojson", ".geojsonl")
 """Formats whose coordinates are longitudes and latitudes by their definition."""
+_HEAD = struct.Struct("<BII")
+_MULTIPOLYGON = 6
+_TABLE = """
+CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), f_table_schema TEXT(256),
+    f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT,
+    useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), update_time DATETIME DEFAULT
+    (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+)
+"""
+_CONTENTS = """
+INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', 'layer_styles')
+"""
+_STYLE = """
+INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, styleQML,
+    styleSLD, useAsDefault, description, owner)
+VALUES ('', '', ?, 'geometry', 'land cover', ?, '', 1, 'classes of the map', '')
+"""
+_OUTLINE = "0,0,0,60"
 
 
 @dataclass(frozen=True)
@@ -167,3 +191,96 @@ def _projjson(crs: str | None) -> Any:
     from pyproj import CRS
 
     return CRS.from_user_input(crs).to_json_dict()
+
+
+@dataclass
+class _Class:
+    polygons: int = 0
+    area_m2: float = 0.0
+    perimeter_m: float = 0.0
+    weighted: float = 0.0
+    weight: float = 0.0
+
+
+@dataclass
+class Dissolver:
+    """Polygons that wait in a file per class in `folder` until all are known. Memory: the largest class, at the end."""
+
+    folder: Path
+    _classes: dict[int, _Class] = field(default_factory=dict)
+
+    def add(self, found: Features, confidence: FloatArray | None) -> None:
+        """Take polygons; confidences are averaged by area."""
+        for value in np.unique(found.value).tolist():
+            chosen = np.flatnonzero(found.value == value)
+            part, known = found.take(chosen), self._classes.setdefault(value, _Class())
+            known.polygons += len(part)
+            known.area_m2 += float(part.area_m2.sum())
+            known.perimeter_m += float(part.perimeter_m.sum())
+            if confidence is not None:
+                measured = np.isfinite(confidence[chosen])
+                weights = np.where(np.isfinite(part.area_m2), part.area_m2, 1.0)[measured]
+                known.weighted += float((confidence[chosen][measured] * weights).sum())
+                known.weight += float(weights.sum())
+            with self._file(value).open("ab") as stream:
+                stream.write(part.wkb.data)
+
+    def features(self) -> Iterator[tuple[Features, FloatArray]]:
+        """One multipolygon for every class, with its mean confidence."""
+        for value, known in sorted(self._classes.items()):
+            head = np.frombuffer(_HEAD.pack(1, _MULTIPOLYGON, known.polygons), np.uint8)
+            wkb = np.empty(len(head) + self._file(value).stat().st_size, np.uint8)
+            wkb[: len(head)] = head
+            with self._file(value).open("rb") as stream:
+                stream.readinto(wkb[len(head) :].data)
+            self._file(value).unlink()
+            values: npt.NDArray[np.int32] = np.array([value], np.int32)
+            measures = np.array([known.area_m2]), np.array([known.perimeter_m])
+            mean = known.weighted / known.weight if known.weight else np.nan
+            yield Features(values, values, *measures, wkb, np.array([0, len(wkb)])), np.array([mean])
+
+    def _file(self, value: int) -> Path:
+        return self.folder / f"class_{value}.wkb"
+
+
+def add_style(path: Path, layer: str, classes: Sequence[LandClass]) -> None:
+    """Give a layer of a GeoPackage its colours, which QGIS applies when it opens the layer."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(_TABLE)
+        database.execute(_CONTENTS)
+        database.execute(_STYLE, (layer, style_qml(classes)))
+
+
+def style_qml(classes: Sequence[LandClass]) -> str:
+    """A QGIS style: one category for every class, by the column `class_id`."""
+    categories = "".join(
+        f'<category render="true" type="long" value="{c.id}" symbol="{i}" label={quoteattr(c.name)} uuid="{i}"/>'
+        for i, c in enumerate(classes)
+    )
+    symbols = "".join(_symbol(i, c) for i, c in enumerate(classes))
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        '<qgis version="3.28" styleCategories="Symbology">'
+        '<renderer-v2 type="categorizedSymbol" attr="class_id" forceraster="0" symbollevels="0" enableorderby="0">'
+        f"<categories>{categories}</categories><symbols>{symbols}</symbols></renderer-v2>"
+        "<blendMode>0</blendMode><featureBlendMode>0</featureBlendMode><layerGeometryType>2</layerGeometryType></qgis>"
+    )
+
+
+def _symbol(name: int, land_class: LandClass) -> str:
+    red, green, blue = land_class.color
+    values = {
+        "color": f"{red},{green},{blue},255",
+        "style": "solid",
+        "outline_color": _OUTLINE,
+        "outline_style": "solid",
+        "outline_width": "0.1",
+        "outline_width_unit": "MM",
+        "joinstyle": "round",
+    }
+    options = "".join(f'<Option type="QString" name="{key}" value="{value}"/>' for key, value in values.items())
+    return (
+        f'<symbol type="fill" name="{name}" alpha="1" clip_to_extent="1" force_rhr="0">'
+        f'<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">{options}</Option></layer>'
+        "</symbol>"
+    )

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glraster.vector.arcs import NONE, PORT, Int32Array
+from glraster.vector.arcs import NONE, PORT, Int32Array, join_labels
 from glraster.vector.compiled import compiled
-from glraster.vector.labels import join_labels
 from glraster.vector.rings import Borders, Rings, follow_rings
-from glraster.vector.seams import SeamArcs, mend
-from glraster.vector.simplify import Simplification
+from glraster.vector.simplify import SeamArcs, Simplification, mend
 from glraster.vector.trace import Band
 
 BoolArray = npt.NDArray[np.bool_]

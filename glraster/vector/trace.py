@@ -25,10 +25,11 @@ from glraster.vector.arcs import (
     Int32Array,
     Sweep,
     end_arm,
+    label_south_east,
     lattice_point,
+    new_label,
 )
 from glraster.vector.compiled import compiled, inlined
-from glraster.vector.labels import label_south_east, new_label
 
 
 class Band(NamedTuple):

@@ -25,11 +25,10 @@ from glraster.raster.writer import staging_folder
 from glraster.vector.bands import traced_bands
 from glraster.vector.distribute_bands import far_bands
 from glraster.vector.job import VectorizeJob, VectorizeOptions, prepared
-from glraster.vector.output import record_batch, write
+from glraster.vector.output import add_style, record_batch, write
 from glraster.vector.polygons import Features, features
 from glraster.vector.staging import staged
 from glraster.vector.stitch import Coverage
-from glraster.vector.style import add_style
 from glraster.vector.trace import Band
 
 __all__ = ["VectorizeOptions", "VectorizeResult", "vectorize"]

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from glraster.vector.sieve import RowMetrics, band_parts, new_values, with_new_values
+from glraster.vector.patches import RowMetrics, band_parts, with_new_values
+from glraster.vector.sieve import new_values
 
 NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
