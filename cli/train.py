@@ -30,7 +30,8 @@ def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option(
     "--arch",
     metavar="NAME[,KEY=VALUE]",
-    help="The network: resnet18, resnet34 or resnet50, and backbone, stem, width, mode: resnet50,stem=64.",
+    help="The network: a backbone (resnet18, resnet34, resnet50, lite0, lite1, lite2), and stem, width, mode: "
+    "resnet50,stem=64.",
 )
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."
@@ -38,8 +39,9 @@ def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option(
     "--init",
     metavar="imagenet|FILE|none",
-    help="Start from a model, 'default', or a backbone in torchvision's format; 'imagenet' finds one.",
+    help="Start from a model, 'default', or a backbone's weights; 'imagenet' finds or downloads them.",
 )
+@click.option("--offline", is_flag=True, envvar="GLRASTER_OFFLINE", help="Never download ImageNet weights.")
 @click.option(
     "--stage",
     "stages",

@@ -35,9 +35,10 @@ class LandClass:
 class Architecture:
     """Everything that decides the shapes of a GLNet's weights.
 
-    `bands` input channels; `classes` output channels; `backbone` is resnet18, resnet34 or resnet50;
-    `width` channels of the feature pyramid (256 in the paper; its heads have half of it per level); `stem` channels
-    of the backbone's first stage (64 in the paper; the others have 2, 4 and 8 times as many).
+    `bands` input channels; `classes` output channels; `backbone` is resnet18, resnet34, resnet50, or an
+    EfficientNet-Lite: lite0, lite1, lite2; `width` channels of the feature pyramid (256 in the paper; its heads have
+    half of it per level); `stem` channels of a ResNet's first stage (64 in the paper; the others have 2, 4 and 8 times
+    as many), 32 for an EfficientNet-Lite.
     """
 
     mode: Mode

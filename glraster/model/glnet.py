@@ -16,8 +16,16 @@ from torch import Tensor, nn
 from glraster.config import Architecture, Branch
 from glraster.errors import UsageError
 from glraster.model.fpn import FPN, Maps, Shared, resize
+from glraster.model.lite import LITE, STEM, EfficientNetLite
 from glraster.model.resnet import BACKBONES, ResNet
 from glraster.model.sharing import Collage, Tiling, crop, crop_shared
+
+Backbone = ResNet | EfficientNetLite
+
+
+def new_backbone(name: str, bands: int, stem: int) -> Backbone:
+    """A backbone with new weights: a key of `BACKBONES` or `LITE`; the latter have one stem only."""
+    return EfficientNetLite(name, bands) if name in LITE else ResNet(name, bands, stem)
 
 
 class Pyramid(nn.Module):
@@ -25,7 +33,7 @@ class Pyramid(nn.Module):
 
     def __init__(self, arch: Architecture, sharing: bool) -> None:
         super().__init__()
-        self.backbone = ResNet(arch.backbone, arch.bands, arch.stem)
+        self.backbone = new_backbone(arch.backbone, arch.bands, arch.stem)
         self.fpn = FPN(self.backbone.channels, arch.width, arch.classes, sharing)
 
     def forward(self, image: Tensor, other: Shared | None = None) -> Maps:
@@ -219,7 +227,9 @@ def _numbered(batches: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
 def _check(arch: Architecture) -> None:
     if arch.mode not in ("global", "local", "full"):
         raise ValueError(f"unknown mode {arch.mode!r}: use global, local or full")
-    if arch.backbone not in BACKBONES:
-        raise ValueError(f"unknown backbone {arch.backbone!r}: use {', '.join(BACKBONES)}")
+    if arch.backbone not in (*BACKBONES, *LITE):
+        raise ValueError(f"unknown backbone {arch.backbone!r}: use {', '.join((*BACKBONES, *LITE))}")
+    if arch.backbone in LITE and arch.stem != STEM:
+        raise ValueError(f"{arch.backbone} has a stem of {STEM} channels, not {arch.stem}")
     if min(arch.bands, arch.classes, arch.stem) < 1 or arch.width < 2 or arch.width % 2:
         raise ValueError(f"bands, classes and stem must be positive and the width positive and even: {arch}")

@@ -11,7 +11,10 @@ from typing import TypeVar, get_args
 from glraster.config import NODATA, Architecture, LandClass, Mode, ModelSpec, is_plain
 
 FORMAT_VERSION = 1
-BACKBONES = ("resnet18", "resnet34", "resnet50")
+BACKBONES = ("resnet18", "resnet34", "resnet50", "lite0", "lite1", "lite2")
+FIXED_STEMS = {"lite0": 32, "lite1": 32, "lite2": 32}
+"""Channels of the stem of backbones that have no choice of it."""
+
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 Fields = Mapping[str, object]
@@ -87,13 +90,17 @@ def _architecture(value: object) -> Architecture:
     width = _whole("architecture.width", values["width"], 2)
     if width % 2:
         raise ValueError(f"architecture.width {width} is odd")
+    backbone = _choice("architecture.backbone", values["backbone"], BACKBONES)
+    stem = _whole("architecture.stem", values["stem"], 1)
+    if stem != FIXED_STEMS.get(backbone, stem):
+        raise ValueError(f"architecture.stem is {stem}, {backbone} has {FIXED_STEMS[backbone]} channels there")
     return Architecture(
         mode=mode,
         bands=_whole("architecture.bands", values["bands"], 1),
         classes=_whole("architecture.classes", values["classes"], 1),
-        backbone=_choice("architecture.backbone", values["backbone"], BACKBONES),
+        backbone=backbone,
         width=width,
-        stem=_whole("architecture.stem", values["stem"], 1),
+        stem=stem,
     )
 
 

@@ -117,6 +117,10 @@ class ResNet(nn.Module):
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
 
+    def parts(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The modules of the stem, and those that make c2, c3, c4 and c5 of what is before them."""
+        return (self.conv1, self.bn1), (self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,)
+
 
 def _stage(block: Block, inputs: int, channels: int, depth: int, stride: int) -> nn.Sequential:
     outputs = channels * block.expansion

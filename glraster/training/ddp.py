@@ -198,7 +198,7 @@ class RunningStatistics:
 
     def __init__(self, module: nn.Module | None, team: Team) -> None:
         modules = module.modules() if module is not None and team.size > 1 else ()
-        self._norms = [norm for norm in modules if isinstance(norm, nn.BatchNorm2d)]
+        self._norms = [norm for norm in modules if isinstance(norm, nn.BatchNorm2d) and norm.training]
         self._team = team
 
     def begin(self) -> None:

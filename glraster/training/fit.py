@@ -22,7 +22,14 @@ from glraster.training.ddp import ALONE, RunningStatistics, Team, synchronise
 from glraster.training.files import replacing
 from glraster.training.losses import Loss
 from glraster.training.recipes import Recipe
-from glraster.training.stages import Stage, make_optimizer, poly_rate, set_training, trained_parameters
+from glraster.training.stages import (
+    Stage,
+    make_optimizer,
+    parameter_groups,
+    poly_rate,
+    set_training,
+    trained_parameters,
+)
 from glraster.training.steps import StepForm, StepLosses, meeting_windows, train_step
 
 
@@ -64,6 +71,7 @@ class Fit:
             if name != "local" or self._windows > 1:
                 synchronise(branch, team)
         alone = "local" in stage.trains and self._windows == 1
+        set_training(model, stage)
         self._statistics = RunningStatistics(model.local if alone else None, team)
         self.averaged = copy.deepcopy(model) if recipe.ema else model
         self.optimizer = _make_optimizer(model, stage, recipe)
@@ -123,7 +131,7 @@ class Fit:
             rate = base * 0.5 * (1 + math.cos(math.pi * done / steps))
         rate *= min(1.0, (done + 1) / self.recipe.warm_up) if self.recipe.warm_up else 1.0
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate", 1.0)
         return rate
 
     @torch.no_grad()
@@ -220,8 +228,7 @@ def _make_optimizer(model: GLNet, stage: Stage, recipe: Recipe) -> torch.optim.O
         return make_optimizer(model, stage)
     parameters = list(trained_parameters(model, stage))
     # decay pulls filters towards zero; norms and biases have no reason to go there
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    filters, others = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
+    groups = parameter_groups(model, stage, filters, weight_decay=recipe.weight_decay)
+    groups += parameter_groups(model, stage, others, weight_decay=0.0)
     return torch.optim.AdamW(groups, lr=stage.learning_rate, foreach=True)

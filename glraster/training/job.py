@@ -35,6 +35,7 @@ class TrainOptions:
         recipe: "fast" or "paper". settings: `key=value` texts that change it. arch: the same for the network, in short.
         init: a model or backbone file to start from, "imagenet", or None for new weights.
         stages: only these of the recipe's; all where empty.
+        offline: never download ImageNet weights.
         bfloat16: convolutions in bfloat16 (float16 on GPUs without it).
         resume: go on with a training that stopped. device: auto, cpu, cuda, cuda:N. seed: decides weights and samples.
     """
@@ -44,6 +45,7 @@ class TrainOptions:
     arch: str | None = None
     init: str | Path | None = None
     stages: tuple[str, ...] = ()
+    offline: bool = False
     bfloat16: bool = False
     resume: bool = False
     device: str = "auto"
@@ -94,7 +96,7 @@ def plan(catalog: Catalog, options: TrainOptions, team: Team) -> Plan:
     if recipe.coarse_to_fine and len(catalog.classes) != 2:
         raise UsageError(f"coarse_to_fine is for two classes, the catalog has {len(catalog.classes)}; leave it out")
     wanted = Architecture("full", catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem)
-    chosen = Plan(recipe, options.stages or recipe.stages, read_initial(options.init, wanted))
+    chosen = Plan(recipe, options.stages or recipe.stages, read_initial(options.init, wanted, offline=options.offline))
     _check_stages(chosen)
     for name in chosen.stages:
         stage = recipe.stage(name)

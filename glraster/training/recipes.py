@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -10,9 +10,9 @@ import yaml
 
 from glraster.config import Mode
 from glraster.errors import UsageError
-from glraster.model.metadata import BACKBONES
+from glraster.model.metadata import BACKBONES, FIXED_STEMS
 from glraster.training.dataset import Augmentation
-from glraster.training.stages import STAGES, Stage
+from glraster.training.stages import BACKBONE_PARTS, STAGES, Stage
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Recipe:
         schedule: "poly" (power 0.9) or "cosine"; warm_up steps rise to the full rate.
         learning_rate, weight_decay: for "adamw".
         clip: largest norm of a step's gradient; 0: none.
+        freeze: how many parts of every backbone keep the weights they start from, BatchNorm included: 1 the stem, 2
+            also what leads to stride 4, and so on; 5 is the whole backbone.
+        backbone_rate: the learning rate of the backbones, as a multiple of that of the rest.
         ema: weight of the past in the averaged weights that are validated and saved; 0: none.
         turns, zoom, colour, balance, blind: see `Augmentation`.
         trust: shares, 0 to 1, by which tiles of a network of mode local may believe its guide; the one that scores best
@@ -64,6 +67,8 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     clip: float = 5.0
+    freeze: int = 0
+    backbone_rate: float = 1.0
     ema: float = 0.998
     turns: bool = True
     zoom: tuple[float, float] = (0.75, 1.33)
@@ -80,9 +85,10 @@ class Recipe:
 
     def stage(self, name: str) -> Stage:
         """A stage with this recipe's rates."""
+        stage = replace(STAGES[name], freeze=self.freeze, backbone_rate=self.backbone_rate)
         if self.optimizer == "adam":
-            return STAGES[name]
-        return replace(STAGES[name], learning_rate=self.learning_rate, weight_decay=self.weight_decay, average=True)
+            return stage
+        return replace(stage, learning_rate=self.learning_rate, weight_decay=self.weight_decay, average=True)
 
 
 CLASS_WEIGHTS = ("none", "sqrt", "inverse")
@@ -119,7 +125,7 @@ RECIPES = {
 }
 
 
-def choose_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
+def choose_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     """A recipe by name, with `key=value` settings applied; values are written as in YAML.
 
     Raises:
@@ -138,6 +144,11 @@ def choose_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
             recipe = replace(recipe, **{key: _parsed(key, yaml.safe_load(text))})
         except (ValueError, TypeError, yaml.YAMLError) as error:
             problems.append(f"{setting!r} ({error})")
+    stem = FIXED_STEMS.get(recipe.backbone)
+    if stem and not any(setting.partition("=")[0] == "stem" for setting in settings):
+        recipe = replace(recipe, stem=stem)
+    if stem and recipe.stem != stem:
+        problems.append(f"stem {recipe.stem} of {recipe.backbone}, which has {stem} channels there")
     if recipe.backbone not in BACKBONES:
         problems.append(f"backbone {recipe.backbone!r} (backbones: {', '.join(BACKBONES)})")
     problems += _impossible(recipe)
@@ -175,6 +186,7 @@ NETWORK_KEYS = ("backbone", "stem", "width", "mode")
 _CHOICES = {"mode": get_args(Mode), "optimizer": ("adam", "adamw"), "schedule": ("poly", "cosine")}
 _LEAST = {"stem": 1, "width": 2, "thumbnail_px": 32, "batch": 1, "sub_batch": 1, "warm_up": 0, "learning_rate": 1e-12}
 _LEAST |= {"weight_decay": 0, "clip": 0, "ema": 0, "colour": 0, "balance": 0, "blind": 0, "adjust": 0, "spread": 0}
+_LEAST |= {"freeze": 0, "backbone_rate": 1e-12}
 _LEAST_OR_NONE = {"steps": 1, "steps_per_epoch": 1}
 
 
@@ -200,6 +212,8 @@ def _impossible(recipe: Recipe) -> Iterator[str]:
         yield f"zoom {list(recipe.zoom)} (two positive numbers that ascend)"
     if not recipe.trust or not all(0 <= share <= 1 for share in recipe.trust):
         yield f"trust {list(recipe.trust)} (shares from 0 to 1)"
+    if recipe.freeze > BACKBONE_PARTS:
+        yield f"freeze {recipe.freeze} (at most {BACKBONE_PARTS}, the whole backbone)"
     if not recipe.ema < 1:
         yield f"ema {recipe.ema} (less than 1)"
 

@@ -6,17 +6,25 @@ Resolution Images, CVPR 2019, and its released code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
 
 from glraster.config import Mode
 from glraster.errors import ModelError, UsageError
-from glraster.model.glnet import GLNet
+from glraster.model.glnet import GLNet, Pyramid
+
+Group = dict[str, Any]
+"""Parameters that an optimizer treats alike, and how."""
 
 _BRANCHES = ("guide", "local", "refined", "aggregate")
+
+BACKBONE_PARTS = 5
+"""The stem of a backbone, and what leads to strides 4, 8, 16 and 32."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,10 @@ class Stage:
     """One training: `fit` runs any of them with the same loop.
 
     `trains` names the modules of the network that move, with BatchNorm in training mode; all others are
-    frozen, BatchNorm included. `modes` are the networks it is for. Losses of tiles are summed over sub-batches,
+    frozen, BatchNorm included, and so are the first `freeze` parts of every backbone. The rest of a backbone moves at
+    `backbone_rate` times the learning rate. `modes` are the networks it is for.
+
+    Losses of tiles are summed over sub-batches,
     or with `average` weighted by the sub-batch's share of all tiles, so that their number does not change the
     balance with the losses of windows. A network of mode full sees its tiles twice in a step; where its local
     branch is frozen, `park` keeps ps3 of all tiles in main memory instead of computing it twice: 33 MB per tile
@@ -55,6 +66,8 @@ class Stage:
     weight_decay: float = 5e-4
     average: bool = False
     park: bool = True
+    freeze: int = 0
+    backbone_rate: float = 1.0
 
 
 STAGES: dict[str, Stage] = {
@@ -105,18 +118,40 @@ def set_training(model: GLNet, stage: Stage) -> None:
     model.eval()
     for name, module in model.named_children():
         module.train(name in stage.trains).requires_grad_(name in stage.trains)
+        for part in _frozen(module, stage):
+            part.eval().requires_grad_(False)
 
 
 def make_optimizer(model: GLNet, stage: Stage) -> torch.optim.Adam:
     """Adam over what the stage trains, with the weight decay in the gradient (not AdamW), as the authors have it."""
-    return torch.optim.Adam(
-        trained_parameters(model, stage), lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True
-    )
+    groups = parameter_groups(model, stage, trained_parameters(model, stage))
+    return torch.optim.Adam(groups, lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True)
+
+
+def parameter_groups(model: GLNet, stage: Stage, parameters: Iterable[nn.Parameter], **form: Any) -> list[Group]:
+    """Groups for an optimizer: `rate` is the group's multiple of the learning rate, `form` what else they have.
+
+    There is one group, or a second one for the backbones if they move at a rate of their own.
+    """
+    parameters = list(parameters)
+    if stage.backbone_rate == 1:
+        return [{"params": parameters, **form}]
+    slow = {id(x) for name, x in model.named_parameters() if ".backbone." in name}
+    rest, backbones = ([p for p in parameters if (id(p) in slow) == in_backbone] for in_backbone in (False, True))
+    return [{"params": rest, **form}, {"params": backbones, "rate": stage.backbone_rate, **form}]
 
 
 def trained_parameters(model: GLNet, stage: Stage) -> Iterator[nn.Parameter]:
     """The parameters that the stage moves."""
-    return (x for name, x in model.named_parameters() if name.partition(".")[0] in stage.trains)
+    frozen = {id(x) for module in model.children() for part in _frozen(module, stage) for x in part.parameters()}
+    named = model.named_parameters()
+    return (x for name, x in named if name.partition(".")[0] in stage.trains and id(x) not in frozen)
+
+
+def _frozen(branch: nn.Module, stage: Stage) -> Iterator[nn.Module]:
+    """The parts of a branch's backbone that keep their weights."""
+    if isinstance(branch, Pyramid):
+        yield from chain.from_iterable(branch.backbone.parts()[: stage.freeze])
 
 
 def poly_rate(base: float, step: int, steps: int) -> float:

@@ -129,7 +129,7 @@ class _Run:
 
     def all_stages(self, progress: TrainCallback) -> Validation:
         torch.manual_seed(self.options.seed)
-        spec = normalisation(self._spec(), self.initial.spec)
+        spec = normalisation(self._spec(), self.initial)
         start, model = self._initial_model(spec), None
         resumed = self._resumed_stage()
         for i, name in enumerate(self.recipe.stages):
@@ -272,6 +272,7 @@ class _Run:
             "recipe": options.recipe,
             "settings": [*([f"arch={options.arch}"] if options.arch else []), *options.settings],
             "init": self.initial.identity,
+            **({"pretrained": dict(self.initial.credit)} if self.initial.credit else {}),
             "stage": result.stage,
             "step": result.step,
             "trust": trust,

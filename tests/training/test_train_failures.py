@@ -244,7 +244,10 @@ def test_bad_data_is_told_in_words_and_nothing_is_made(tmp_path: Path, run: Call
         (["--stage", "local"], "--stage 'local' is none of the recipe's stages: joint"),
         (["--stage", "joint,"], "'joint,' is not a list of stages"),
         (["--arch", "vgg16"], "--arch does not know 'vgg16'"),
-        (["--init", "imagenet"], "has no ImageNet weights of resnet18; put torchvision's resnet18-f37072fd.pth there"),
+        (
+            ["--init", "imagenet", "--offline"],
+            "has no ImageNet weights of resnet18; put torchvision's resnet18-f37072fd.pth there",
+        ),
         (["--init", "absent.pth"], "absent.pth: cannot be read (No such file or directory)"),
         (["--init", "absent.safetensors"], "absent.safetensors: cannot be read"),
     ],

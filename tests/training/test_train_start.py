@@ -125,8 +125,9 @@ def test_imagenet_weights_are_what_a_stage_starts_from(
     trained = weights(tmp_path / "run" / "model.safetensors")
     for branch in ("guide", "local"):
         assert torch.allclose(trained[f"{branch}.backbone.layer4.1.conv2.weight"], backbone.layer4[1].conv2.weight)
+    offline = TrainOptions(settings=frozen, arch="resnet34,stem=64", init="imagenet", offline=True)
     with pytest.raises(ModelError, match="has no ImageNet weights of resnet34"):
-        train(catalog, tmp_path / "x", TrainOptions(settings=frozen, arch="resnet34,stem=64", init="imagenet"))
+        train(catalog, tmp_path / "x", offline)
     assert not (tmp_path / "x").exists()
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glraster.model.fold.border import LEAST, RING, Chain, Strips, chain
-from glraster.model.fold.lean import Conv, LeanResNet, lean_conv, parameters, wide_conv
+from glraster.model.fold.lean import Conv, LeanLite, LeanResNet, lean_backbone, lean_conv, parameters, wide_conv
 from glraster.model.fold.sampling import Places, Sampler, fold_sampler, sample_places
 from glraster.model.fold.taps import composed_products, resizing, shifted, shifted_twice, spread, tap_products
 from glraster.model.fold.winograd import WinogradConv
@@ -104,7 +104,7 @@ class Tiles:
 class FoldedLocal:
     """The local branch up to the votes of one head; `sampler` where the maps are merged."""
 
-    backbone: LeanResNet
+    backbone: LeanResNet | LeanLite
     lateral: tuple[Layer, ...]
     smooth1: tuple[Layer, ...]
     smooth2: tuple[Layer, ...]
@@ -232,7 +232,7 @@ def fold_local(pyramid: Pyramid, head: Tensor, bias: Tensor | None, merges: bool
     fuses = fpn.fuse.weight.chunk(4, dim=1)[::-1]  # finest first, as levels are
     finest1, finest2 = parameters(fpn.smooth1[0]), parameters(fpn.smooth2[0])
     return FoldedLocal(
-        backbone=LeanResNet.of(pyramid.backbone, dtype, often=True),
+        backbone=lean_backbone(pyramid.backbone, dtype, often=True),
         lateral=lateral,
         smooth1=smooth1,
         smooth2=smooth2,

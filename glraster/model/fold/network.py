@@ -10,7 +10,7 @@ from torch import Tensor
 
 from glraster.config import Architecture, Branch
 from glraster.errors import UsageError
-from glraster.model.fold.lean import Conv, LeanResNet, lean_conv, parameters, wide_conv
+from glraster.model.fold.lean import Conv, LeanLite, LeanResNet, lean_backbone, lean_conv, parameters, wide_conv
 from glraster.model.fold.local import FoldedLocal, fold_local
 from glraster.model.fold.taps import resizing, shifted, spread, tap_products
 from glraster.model.fold.winograd import WinogradConv
@@ -27,7 +27,7 @@ FOLD_VERSION = 2
 class LeanPyramid:
     """A branch that sees the thumbnail, as it is but for the last convolutions; `other` as in `FPN.forward`."""
 
-    backbone: LeanResNet
+    backbone: LeanResNet | LeanLite
     lateral: tuple[Conv, ...]
     smooth1: tuple[Conv | WinogradConv, ...]
     smooth2: tuple[Conv | WinogradConv, ...]
@@ -36,7 +36,7 @@ class LeanPyramid:
     def of(pyramid: Pyramid, dtype: torch.dtype) -> LeanPyramid:
         fpn = pyramid.fpn
         return LeanPyramid(
-            LeanResNet.of(pyramid.backbone, dtype),
+            lean_backbone(pyramid.backbone, dtype),
             tuple(lean_conv(*parameters(layer), dtype) for layer in fpn.lateral),
             tuple(wide_conv(*parameters(layer), dtype, often=False) for layer in fpn.smooth1),
             tuple(wide_conv(*parameters(layer), dtype, often=False) for layer in fpn.smooth2),
