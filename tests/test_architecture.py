@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = {
     "glraster_cli": 6,
+    "api": 6,
     "reporting": 5,
     "training": 4,
     "evaluation": 4,

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from glraster.raster.grid import STRIDE, FloatArray, Window, WindowGrid, WorkingGrid
-from glraster.segmentation.parts import Parts
+
+
+class PartRows(Protocol):
+    """What an assembly reads of parts; see `parts.Parts`."""
+
+    @property
+    def classes(self) -> int: ...
+
+    def read_rows(self, row: int, column: int, start: int, stop: int) -> npt.NDArray[Any] | None: ...
+
+    def forget_above(self, row: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class Assembly:
 
     grid: WorkingGrid
     windows: WindowGrid
-    parts: Parts
+    parts: PartRows
     wait: Callable[[Iterable[tuple[int, int]]], None] = lambda _: None
 
     def scores(self, block: Window) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

@@ -1,0 +1,104 @@
+"""A map in memory: what `segment` returns if it is given no file to write."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+
+from glraster.api.wording import speaks_python
+from glraster.config import LandClass
+from glraster.errors import OutputError
+from glraster.raster.mask import Mask
+from glraster.raster.opening import gdal_session
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+_PICTURE_PX = 640
+
+
+@dataclass(frozen=True, eq=False)
+class LandCover:
+    """A land-cover map.
+
+    Attributes:
+        array: class ids (H, W), uint8; 255 if a pixel has no class.
+        transform: pixel (column, row) to map coordinates; the identity without georeference.
+        crs: of the map coordinates; None without.
+        classes: what the ids mean, with colours.
+        confidence: probability of each pixel's class (H, W), uint8, per cent, 255 as in `array`; None if unknown.
+        path: the mask's file. `confidence_path`: the confidence's.
+
+    In a notebook it draws itself. A map that `segment` returns keeps its files in a temporary folder while it lives.
+    """
+
+    array: npt.NDArray[np.uint8]
+    transform: Affine
+    crs: CRS | None
+    classes: tuple[LandClass, ...]
+    confidence: npt.NDArray[np.uint8] | None
+    path: Path
+    confidence_path: Path | None = None
+
+    @classmethod
+    @speaks_python
+    def read(cls, mask: str | Path, confidence: str | Path | None = None) -> LandCover:
+        """Read a mask that `segment` wrote, or any raster of class ids, whole.
+
+        Raises:
+            SceneError: if it is no class mask.
+        """
+        with gdal_session(), Mask(str(mask)) as raster:
+            array, classes = raster.read(raster.extent), raster.classes
+            transform, crs = raster.transform, raster.crs
+        certainty = None
+        if confidence is not None:
+            with rasterio.open(confidence) as dataset:
+                certainty = dataset.read(1)
+        where = None if confidence is None else Path(confidence)
+        return cls(array, transform, crs, classes, certainty, Path(mask), where)
+
+    def owning(self, folder: Path) -> LandCover:
+        """Remove the folder with this map's files when nobody uses the map any more."""
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return self
+
+    @speaks_python
+    def save(self, output: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the mask as the Cloud-Optimized GeoTIFF that `segment` writes.
+
+        Raises:
+            OutputError: if the file exists and may not be replaced, or cannot be written.
+        """
+        target = Path(output)
+        if os.path.lexists(target) and not overwrite:
+            raise OutputError(f"{target}: exists; use --overwrite to replace it")
+        shutil.copyfile(self.path, target)
+        return target
+
+    def to_geodataframe(self, **options: Any) -> gpd.GeoDataFrame:
+        """Return the polygons of the map; see `polygonize`."""
+        from glraster.api.verbs import polygonize
+
+        return polygonize(self, **options)
+
+    def _repr_html_(self) -> str:
+        from glraster.reporting.preview import PreviewOptions, preview
+
+        with TemporaryDirectory(prefix="glraster-") as folder:
+            file = Path(folder) / "preview.png"
+            preview(self.path, file, PreviewOptions(size=_PICTURE_PX, title="Land cover"))
+            picture = base64.b64encode(file.read_bytes()).decode()
+        return f'<img alt="Land-cover map with its legend" src="data:image/png;base64,{picture}">'
