@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,6 @@ from glraster.api.arguments import PathLike, RasterLike, as_options, raster_path
 from glraster.api.land_cover import LandCover
 from glraster.api.notebook import shown_progress
 from glraster.api.wording import speaks_python
-from glraster.segmentation.in_memory import Model
-from glraster.segmentation.segment import SegmentOptions, SegmentResult
-from glraster.segmentation.segment import segment as segment_file
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     from glraster.cluster.client import Cluster
     from glraster.metrics.records import Evaluation, PointEvaluation
     from glraster.reporting.report import ReportResult
+    from glraster.segmentation.in_memory import Model
+    from glraster.segmentation.segment import SegmentResult
     from glraster.segmentation.write_map import Progress
     from glraster.training.train import TrainCallback, TrainResult
     from glraster.vector.vectorize import VectorizeResult
@@ -77,7 +77,10 @@ def segment(
 
     Memory depends on the context window, the tile and the network; without an output also on the map's size.
     """
-    file = model.path if isinstance(model, Model) else model
+    from glraster.segmentation.segment import SegmentOptions
+    from glraster.segmentation.segment import segment as segment_file
+
+    file = model if model is None or isinstance(model, str | os.PathLike) else model.path
     with raster_path(scene) as path, shown_progress(progress, "segment") as report:
         if output is not None:
             return segment_file(path, output, file, as_options(SegmentOptions, "segment", options), report, cluster)
@@ -91,6 +94,9 @@ def _segment_in_memory(
     progress: Callable[[Progress], None] | None,
     cluster: Cluster | None,
 ) -> LandCover:
+    from glraster.segmentation.segment import SegmentOptions
+    from glraster.segmentation.segment import segment as segment_file
+
     folder = Path(mkdtemp(prefix="glraster-"))
     try:
         mask = folder / "land_cover.tif"
@@ -166,6 +172,8 @@ def load_model(model: PathLike = "default", *, device: str = "auto") -> Model:
     Raises:
         ModelError: if the file is damaged or no model. DeviceError: if the device is absent.
     """
+    from glraster.segmentation.in_memory import Model
+
     return Model.load(None if model == "default" else model, device)
 
 

@@ -29,8 +29,8 @@ RENAMED = {
 }
 """Options that have another name in Python."""
 
-FOREIGN = frozenset({"crs"})
-"""Options of other programs that a message names."""
+FOREIGN = frozenset({"crs", "dst-nodata", "like", "resampling", "src-nodata", "unset-nodata"})
+"""Options of rio's commands, which a message may name."""
 
 _OPTION = re.compile(
     r"(?<![\w-])--([a-z][a-z0-9-]*)(?:[ =](?=\d|-\d|native\b|paper\b|smooth\b|global\b|full\b)(\S*[\w%]))?"

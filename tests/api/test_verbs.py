@@ -182,9 +182,11 @@ def test_a_notebook_shows_a_bar_and_removes_it(scene, model_file, monkeypatch):
     shell = type("ZMQInteractiveShell", (), {})()
     handle = SimpleNamespace(update=shown.append)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    display = SimpleNamespace(
-        HTML=str, display=lambda content, display_id: (display_id and shown.append(content)) or handle
-    )
+
+    def display(content, display_id):
+        shown.append(content)
+        return handle if display_id else None
+
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(HTML=str, display=display))
     glraster.segment(scene, model=model_file())
     assert '<progress value="1.0000" max="1"></progress> segment windows 100%' in shown

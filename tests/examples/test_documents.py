@@ -67,7 +67,7 @@ def test_commands_that_are_not_run_are_there(start: str) -> None:
     assert any(" ".join(shown.words).startswith(start) for document in RUN for shown in commands(document))
 
 
-@pytest.mark.parametrize("document", RUN)
+@pytest.mark.parametrize("document", [*RUN, "docs/python.md"])
 def test_the_python_of_a_document_runs(document: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for block in blocks(document, "python"):

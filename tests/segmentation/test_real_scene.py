@@ -25,8 +25,7 @@ def test_a_corner_with_a_hole_is_mapped_on_the_scenes_grid(model_file: Callable[
         bounds, transform = scene.window_bounds(CORNER), scene.window_transform(CORNER)
         white = (scene.read(window=CORNER) == 255).all(axis=0)
     model = model_file("full", context_px=512, tile_px=256, thumbnail_px=128, gsd_m=0.5)
-    options = glraster.SegmentOptions(nodata=255, bounds=bounds)
-    result = glraster.segment(SCENE, tmp_path / "mask.tif", model, options)
+    result = glraster.segment(SCENE, tmp_path / "mask.tif", model=model, nodata=255, bounds=bounds)
     with rasterio.open(tmp_path / "mask.tif") as mask:
         assert (mask.crs.to_epsg(), mask.shape) == (3857, (1000, 1264))
         assert mask.transform.almost_equals(transform)

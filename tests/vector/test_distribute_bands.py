@@ -26,7 +26,7 @@ from glraster.vector import distribute_bands
 from glraster.vector import distributed as band_worker
 from glraster.vector.bands import Tracing, traced_bands
 from glraster.vector.distribute_bands import far_bands
-from glraster.vector.job import VectorizeOptions, prepared
+from glraster.vector.job import prepared
 
 H, W, ROWS = 300, 200, 10
 BANDS = H // ROWS
@@ -72,7 +72,7 @@ def test_features_and_their_order_are_those_of_a_serial_run(options, mask, clust
     found = []
     for name, crew in (("serial", None), ("far", cluster)):
         output = tmp_path / f"{name}.fgb"
-        glraster.vectorize(mask, output, VectorizeOptions(**options, layer="polygons"), cluster=crew)
+        glraster.vectorize(mask, output, cluster=crew, **options, layer="polygons")
         found.append(rows_of(output))
     assert found[0] == found[1]
     assert len(found[0][0]) >= 4
@@ -173,7 +173,7 @@ def test_a_cluster_that_loses_all_workers_is_told(mask, monkeypatch):
 
 
 def far(mask, cluster, output, **options):
-    return glraster.vectorize(mask, output, VectorizeOptions(**options), cluster=cluster)
+    return glraster.vectorize(mask, output, cluster=cluster, **options)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def read(path, **options):
 
 
 def vectorized(mask, output, **options):
-    glraster.vectorize(mask, output, glraster.VectorizeOptions(**options))
+    glraster.vectorize(mask, output, **options)
     return read(output)
 
 
