@@ -21,7 +21,7 @@ from glraster.api.wording import speaks_python
 from glraster.config import LandClass
 from glraster.errors import OutputError
 from glraster.raster.mask import Mask
-from glraster.raster.opening import gdal_session
+from glraster.raster.source import gdal_session
 
 if TYPE_CHECKING:
     import geopandas as gpd
