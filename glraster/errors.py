@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 
 class GlrasterError(Exception):
     """Something the user can put right. The message says what is wrong, where, and what to do next.
@@ -57,3 +59,19 @@ class CatalogError(GlrasterError):
 
 class TruthError(GlrasterError):
     """Map and truth cannot be held against each other: other grids, other classes, or too few points."""
+
+
+def require_extra(extra: str, packages: tuple[str, ...], purpose: str) -> None:
+    """Refuse a call whose optional packages are not installed, before any work is done for it.
+
+    Args:
+        extra: the name of the extra in pyproject.toml.
+        packages: the modules that are needed.
+        purpose: what needs them, the subject of the message.
+
+    Raises:
+        UsageError: naming the missing packages and how to install them.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{purpose} needs {', '.join(missing)}: pip install 'glraster[{extra}]'")

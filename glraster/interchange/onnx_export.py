@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import warnings
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glraster.config import ModelSpec
-from glraster.errors import ModelError, UsageError
+from glraster.errors import ModelError, UsageError, require_extra
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Tiling
 from glraster.raster.grid import STRIDE
@@ -94,9 +93,7 @@ def export_onnx(network: GLNet, spec: ModelSpec, side: int | None = None) -> Onn
         UsageError: where the packages of the extra `onnx` are missing, or the side is impossible.
         ModelError: where the ONNX form gives other probabilities than torch.
     """
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"ONNX export needs {', '.join(missing)}; install them with pip install 'glraster[onnx]'")
+    require_extra("onnx", _EXTRA, "ONNX export")
     side = spec.tile_px if side is None else side
     if side < 32 or side % STRIDE:
         raise UsageError(f"--tile {side} must be a multiple of {STRIDE}, and 32 or more")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import rasterio
 from rasterio.errors import RasterioError
 
 from glraster.config import LandClass
-from glraster.errors import SceneError
+from glraster.errors import SceneError, require_extra
 from glraster.interchange.publish import check_free
-from glraster.interchange.stac import MapFiles, acquisition_time, item_path, write_stac_item
+from glraster.interchange.stac import STAC_EXTRA, MapFiles, acquisition_time, item_path, write_stac_item
 from glraster.interchange.style import style_path, write_qml
 from glraster.raster.mask import declared_classes
 from glraster.raster.remote import remote_settings
@@ -32,11 +33,14 @@ class Sidecars:
 
 
 def check_sidecars(mask: str | os.PathLike[str], sidecars: Sidecars, *, overwrite: bool = False) -> None:
-    """Refuse side-cars that exist, before a mask is computed for them.
+    """Refuse side-cars that exist or cannot be made, before a mask is computed for them.
 
     Raises:
-        OutputError: with what to do.
+        OutputError: a file exists.
+        UsageError: the extra `stac` is not installed.
     """
+    if sidecars.stac:
+        require_extra("stac", STAC_EXTRA, "--stac")
     for path in sidecars.paths(Path(mask)):
         check_free(path, overwrite)
 
@@ -83,7 +87,7 @@ def _classes(mask: Path) -> tuple[LandClass, ...]:
         raise SceneError(f"{mask}: cannot be read: {reason(error, str(mask))}") from error
 
 
-def _acquired(scene: str) -> str | None:
+def _acquired(scene: str) -> datetime | None:
     try:
         with remote_settings(scene), rasterio.open(scene) as dataset:
             return acquisition_time(dataset.tags())

@@ -1,4 +1,7 @@
-"""The STAC item of a map: what it is, where it lies, what made it, and from what."""
+"""The STAC item of a map: what it is, where it lies, what made it, and from what.
+
+Needs the extra `stac` (pystac, antimeridian), which is imported only where an item is made.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import numpy as np
 import rasterio
+import shapely
+from affine import Affine
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.warp import transform as transform_points
 
 from glraster.config import LandClass
 from glraster.errors import SceneError
-from glraster.interchange.footprint import footprint
 from glraster.interchange.publish import publish_json
 from glraster.names import is_remote, redact
 from glraster.raster.georef import gsd_m, raster_bounds
 from glraster.raster.mask import declared_classes
 from glraster.raster.source import reason
 
+if TYPE_CHECKING:
+    import pystac
+
+STAC_EXTRA = ("pystac", "antimeridian")
 STAC_VERSION = "1.1.0"
-PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
 
-COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 _DATE_TAGS = ("ACQUISITIONDATETIME", "TIFFTAG_DATETIME")
 _VSI_SCHEMES = {"vsis3": "s3", "vsigs": "gs", "vsiaz": "az", "vsioss": "oss"}
+
+_WGS84 = CRS.from_epsg(4326)
+_EDGE_STEPS = 20
+"""Steps along one edge of a footprint: a straight line of a projection is curved in longitude and latitude."""
+_DIGITS = 7
+"""Decimals of a degree: a centimetre."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +62,45 @@ class MapFiles:
 
 
 def item_path(mask: Path) -> Path:
-    """Where the item of a mask lies: beside it, under its name, ending in `.stac.json`."""
+    """The item of a mask lies beside it, under its name, ending in `.stac.json`."""
     return mask.with_suffix(".stac.json")
 
 
-def write_stac_item(files: MapFiles, path: Path, acquired: str | None = None) -> None:
+def write_stac_item(files: MapFiles, path: Path, acquired: datetime | None = None) -> None:
     """Write the STAC item of a finished map; it appears whole or not at all and replaces what was there.
 
     Args:
-        files: what the map is made of; classes, model and grid are read from the mask.
+        files: of the map; classes, model and grid are read from the mask.
         path: usually `item_path(mask)`; the item names the files relative to its own folder.
-        acquired: when the scene was taken, as `acquisition_time` finds it; the time of mapping where None.
+        acquired: when the scene was taken, see `acquisition_time`; the time of mapping if None.
 
     Raises:
-        SceneError: where the mask cannot be read.
-        OutputError: where the item cannot be written.
+        SceneError: the mask cannot be read.
+        OutputError: the item cannot be written.
     """
     try:
         with rasterio.open(files.mask) as mask:
             item = _item(mask, files, path.absolute().parent, acquired)
     except RasterioError as error:
         raise SceneError(f"{files.mask}: cannot be read: {reason(error, str(files.mask))}") from error
-    publish_json(path, item)
+    publish_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
 
 
-def acquisition_time(tags: dict[str, str]) -> str | None:
-    """When a scene was taken, in UTC, from its tags; None where they do not tell a date."""
+def acquisition_time(tags: dict[str, str]) -> datetime | None:
+    """When a scene was taken, in UTC, from its tags; None if they hold no date."""
     for key in _DATE_TAGS:
         match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)(?:[ T](\d\d:\d\d:\d\d))?", tags.get(key, ""))
         try:
             if match is not None:
                 year, month, day, time = match.groups()
-                return _utc(datetime.fromisoformat(f"{year}-{month}-{day}T{time or '00:00:00'}+00:00"))
+                return datetime.fromisoformat(f"{year}-{month}-{day}T{time or '00:00:00'}+00:00")
         except ValueError:
             continue
     return None
 
 
 def classification(classes: Sequence[LandClass]) -> list[dict[str, Any]]:
-    """The `classification:classes` of STAC: `name` has only letters, digits, - and _, and tells classes apart."""
+    """The `classification:classes` of STAC. Each `name` is unique and has only letters, digits, - and _."""
     names = [re.sub(r"[^0-9A-Za-z_-]+", "_", c.name).strip("_") for c in classes]
     unique = [n if n and names.count(n) == 1 else f"{n or 'class'}_{c.id}" for n, c in zip(names, classes, strict=True)]
     return [
@@ -99,70 +115,114 @@ def relative_href(file: Path, folder: Path) -> str:
     return href if href.startswith("../") else f"./{href}"
 
 
-def _item(mask: DatasetReader, files: MapFiles, folder: Path, acquired: str | None) -> dict[str, Any]:
-    geometry, bbox = footprint(mask.crs, mask.transform, mask.height, mask.width)
-    now = _utc(datetime.now(UTC))
-    item = {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": [PROJECTION, CLASSIFICATION, PROCESSING],
-        "id": files.mask.stem or "map",
-        "geometry": geometry,
-        "bbox": bbox,
-        "properties": {
-            "title": f"Land cover of {Path(_scene_href(files.scene, folder)).name}",
-            "datetime": acquired or now,
-            "created": now,
-            **_grid(mask),
-            **_processing(mask),
-        },
-        "links": [{"rel": "derived_from", "href": _scene_href(files.scene, folder), "title": "The scene"}],
-        "assets": _assets(mask, files, folder),
-    }
-    return item if bbox else {key: value for key, value in item.items() if key != "bbox"}
+def footprint(
+    crs: CRS | None, transform: Affine, height: int, width: int
+) -> tuple[shapely.Polygon | shapely.MultiPolygon, list[float]] | tuple[None, None]:
+    """The outline of a raster in longitude and latitude, split at the antimeridian, and the box around it.
+
+    Args:
+        crs: of the raster.
+        transform: pixel (column, row) to CRS.
+        height, width: in pixels.
+
+    Returns:
+        The outline, counter-clockwise, and (west, south, east, north) in degrees; west is greater than east across
+        the antimeridian. None twice for a raster without a CRS, or with one that is not on the Earth.
+
+    Source: RFC 7946, sections 3.1.9 and 5.2.
+    """
+    import antimeridian
+
+    if crs is None or not (crs.is_geographic or crs.is_projected):
+        return None, None
+    ring = [transform @ corner for corner in _outline(height, width)]
+    if not shapely.LinearRing(ring).is_ccw:  # rows that run northwards
+        ring.reverse()
+    try:
+        degrees = transform_points(crs, _WGS84, [x for x, _ in ring], [y for _, y in ring])
+    except (RasterioError, CPLE_BaseError):  # points outside the projection come as GDAL's own error
+        return None, None
+    if not np.isfinite(degrees).all():
+        return None, None
+    longitude, latitude = np.asarray(degrees[0]), np.clip(degrees[1], -90, 90)
+    if np.ptp(np.unwrap(longitude, period=360)[[0, _EDGE_STEPS, 2 * _EDGE_STEPS, 3 * _EDGE_STEPS]]) >= 360:
+        shape = shapely.box(-180, latitude.min(), 180, latitude.max())
+    else:
+        polygon = shapely.Polygon(np.column_stack([longitude, latitude]))
+        # the ring is counter-clockwise on the Earth, so that one around a pole encloses it
+        shape = antimeridian.fix_polygon(polygon, fix_winding=False, great_circle=False)
+    if not shape.is_valid:  # an edge on the antimeridian leaves a piece without area
+        shape = shapely.orient_polygons(shapely.make_valid(shape, method="structure", keep_collapsed=False))
+    shape = shapely.transform(shape, lambda degrees: degrees.round(_DIGITS))
+    return shape, antimeridian.bbox(shape)
 
 
-def _grid(mask: DatasetReader) -> dict[str, Any]:
-    """The projection extension's fields, and the GSD in metres where the CRS tells it."""
-    code = mask.crs.to_authority() if mask.crs else None
-    fields: dict[str, Any] = {
-        "proj:code": ":".join(code) if code else None,
-        "proj:shape": [mask.height, mask.width],
-        "proj:transform": list(mask.transform)[:6],
-        "proj:bbox": list(raster_bounds(mask.transform, mask.height, mask.width)),
-    }
-    if mask.crs and not code:
-        fields["proj:wkt2"] = mask.crs.to_wkt(version="WKT2_2019")
+def _outline(height: int, width: int) -> list[tuple[float, float]]:
+    """(column, row) along the four edges, closed: down, right, up, left."""
+    corners = [(0, 0), (0, height), (width, height), (width, 0), (0, 0)]
+    columns, rows = (
+        np.interp(np.arange(4 * _EDGE_STEPS + 1), np.arange(5) * _EDGE_STEPS, axis)
+        for axis in zip(*corners, strict=True)
+    )
+    return list(zip(columns.tolist(), rows.tolist(), strict=True))
+
+
+def _item(mask: DatasetReader, files: MapFiles, folder: Path, acquired: datetime | None) -> pystac.Item:
+    import pystac
+    from pystac.extensions.classification import Classification, ClassificationExtension
+    from pystac.extensions.projection import ProjectionExtension
+
+    shape, bbox = footprint(mask.crs, mask.transform, mask.height, mask.width)
     gsd = gsd_m(mask.crs, mask.transform, mask.height, mask.width)
-    return fields | ({"gsd": round(max(gsd), 6)} if gsd else {})
-
-
-def _processing(mask: DatasetReader) -> dict[str, Any]:
-    tags = mask.tags()
-    model = tags.get("GLRASTER_MODEL", "unknown")
-    return {
-        "processing:lineage": f"Classified with GLNet, model {model}",
-        "processing:software": {"glraster": tags.get("GLRASTER_VERSION", "unknown")},
-    }
-
-
-def _assets(mask: DatasetReader, files: MapFiles, folder: Path) -> dict[str, Any]:
-    def raster(file: Path, title: str, roles: list[str]) -> dict[str, Any]:
-        href = relative_href(file, folder)
-        return {"href": href, "type": COG_TYPE, "title": title, "roles": roles, "data_type": "uint8", "nodata": 255}
-
-    classes = declared_classes(mask)
-    found: dict[str, Any] = {"mask": raster(files.mask, "Class of every pixel", ["data"])}
+    scene, now, tags = _scene_href(files.scene, folder), datetime.now(UTC), mask.tags()
+    item = pystac.Item(
+        id=files.mask.stem or "map",
+        geometry=None if shape is None else shapely.geometry.mapping(shape),
+        bbox=bbox,
+        datetime=acquired or now,
+        properties={
+            "title": f"Land cover of {Path(scene).name}",
+            "created": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "processing:lineage": f"Classified with GLNet, model {tags.get('GLRASTER_MODEL', 'unknown')}",
+            "processing:software": {"glraster": tags.get("GLRASTER_VERSION", "unknown")},
+            **({"gsd": round(max(gsd), 6)} if gsd else {}),
+        },
+        stac_extensions=[PROCESSING],
+        assets=_assets(files, folder),
+    )
+    code = mask.crs.to_authority() if mask.crs else None
+    ProjectionExtension.ext(item, add_if_missing=True).apply(
+        code=":".join(code) if code else None,
+        wkt2=mask.crs.to_wkt(version="WKT2_2019") if mask.crs and not code else None,
+        shape=[mask.height, mask.width],
+        transform=list(mask.transform)[:6],
+        bbox=list(raster_bounds(mask.transform, mask.height, mask.width)),
+    )
+    classes = [Classification(c) for c in classification(declared_classes(mask))]
     if classes:
-        found["mask"]["classification:classes"] = classification(classes)
-    if files.confidence is not None:
-        found["confidence"] = raster(files.confidence, "Probability of the class in per cent", ["metadata"])
-    if files.probabilities is not None:
-        found["probabilities"] = raster(files.probabilities, "Probability of every class in per cent", ["metadata"])
-    if files.style is not None:
-        href = relative_href(files.style, folder)
-        found["style"] = {"href": href, "type": "application/xml", "title": "QGIS style", "roles": ["metadata"]}
-    return found
+        ClassificationExtension.ext(item.assets["mask"], add_if_missing=True).apply(classes)
+    item.add_link(pystac.Link("derived_from", scene, title="The scene"))
+    return item
+
+
+def _assets(files: MapFiles, folder: Path) -> dict[str, pystac.Asset]:
+    """An asset for each file of a map that there is."""
+    from pystac import Asset, MediaType
+
+    pixels = {"data_type": "uint8", "nodata": 255}
+    assets = {
+        "mask": (files.mask, "Class of every pixel", MediaType.COG, "data", pixels),
+        "confidence": (files.confidence, "Probability of the class in per cent", MediaType.COG, "metadata", pixels),
+        "probabilities": (
+            files.probabilities, "Probability of every class in per cent", MediaType.COG, "metadata", pixels,
+        ),
+        "style": (files.style, "QGIS style", MediaType.XML, "metadata", {}),
+    }  # fmt: skip
+    return {
+        name: Asset(relative_href(file, folder), title, media_type=kind, roles=[role], extra_fields=dict(fields))
+        for name, (file, title, kind, role, fields) in assets.items()
+        if file is not None
+    }
 
 
 def _scene_href(scene: str, folder: Path) -> str:
@@ -172,7 +232,3 @@ def _scene_href(scene: str, folder: Path) -> str:
     bare = redact(scene).split("?")[0].replace("://...@", "://").removeprefix("/vsicurl/")
     match = re.match(r"/(vsi\w+)/(.+)", bare)
     return f"{_VSI_SCHEMES[match[1]]}://{match[2]}" if match and match[1] in _VSI_SCHEMES else bare
-
-
-def _utc(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

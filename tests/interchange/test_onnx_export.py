@@ -88,7 +88,7 @@ def test_missing_packages_are_named(tmp_path, model_file, monkeypatch, run):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxscript" else find(name, *a))
     outcome = run("model", "export", model_file(), "-o", tmp_path / "model.onnx")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "needs onnxscript; install them with pip install 'glraster[onnx]'" in outcome.err
+    assert "needs onnxscript: pip install 'glraster[onnx]'" in outcome.err
     assert not list(tmp_path.iterdir())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import shapely
 from affine import Affine
 from interchange.stac_rules import CLASSIFICATION, PROCESSING, PROJECTION
 from rasterio.warp import transform_bounds
-from rasters import HALF_METRE, UTM
+from rasters import HALF_METRE, UTM, landscape, write_raster
 
 from glraster.config import LandClass
 from glraster.errors import OutputError, SceneError
@@ -41,7 +43,8 @@ def write_mask(path: Path, height: int = 40, width: int = 60, **profile) -> Path
 
 def written(mask: Path, scene: str = "scene.tif", **files) -> dict:
     path = item_path(mask)
-    write_stac_item(MapFiles(mask, scene, **files), path, acquired="2024-05-06T07:08:09Z")
+    acquired = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+    write_stac_item(MapFiles(mask, scene, **files), path, acquired)
     item: dict = json.loads(path.read_text(encoding="utf-8"))
     check(item)
     return item
@@ -127,8 +130,32 @@ def test_a_grid_around_the_pole_reaches_it(tmp_path):
     assert not shape.contains(shapely.Point(-45, 80))
 
 
-def test_the_whole_earth_is_one_box(tmp_path):
-    item = written(write_mask(tmp_path / "mask.tif", 20, 40, crs="EPSG:4326", transform=Affine(9, 0, -180, 0, -9, 90)))
+def test_a_grid_that_starts_at_the_antimeridian_lies_on_one_side_of_it(tmp_path):
+    transform = Affine(0.01, 0, 180, 0, -0.01, 10)
+    item = written(write_mask(tmp_path / "mask.tif", crs="EPSG:4326", transform=transform))
+    shape = shapely.from_geojson(json.dumps(item["geometry"]))
+    assert shape.is_valid
+    assert item["bbox"] == list(shape.bounds) == pytest.approx([-180, 9.6, -179.4, 10])
+
+
+@pytest.mark.parametrize("north_up", [True, False])
+def test_a_turned_grid_across_the_antimeridian_covers_its_pixels_and_no_others(north_up, tmp_path):
+    transform = (
+        Affine.translation(613_000, 6_029_000) @ Affine.rotation(30) @ Affine.scale(600, -600 if north_up else 600)
+    )
+    item = written(write_mask(tmp_path / "mask.tif", 39, 322, crs="EPSG:32660", transform=transform))
+    shape = shapely.from_geojson(json.dumps(item["geometry"]))
+    assert shape.is_valid
+    assert all(part.exterior.is_ccw for part in shape.geoms)
+    rows, columns = np.mgrid[-20:60, -100:422].reshape(2, -1)
+    lon, lat = rasterio.warp.transform("EPSG:32660", "EPSG:4326", *(transform @ (columns + 0.5, rows + 0.5)))
+    inside = (rows >= 0) & (rows < 39) & (columns >= 0) & (columns < 322)
+    assert (shapely.contains_xy(shape, lon, lat) == inside).all()
+
+
+@pytest.mark.parametrize("west", [-180, 0, -189])
+def test_the_whole_earth_is_one_box(west, tmp_path):
+    item = written(write_mask(tmp_path / "mask.tif", 20, 40, crs="EPSG:4326", transform=Affine(9, 0, west, 0, -9, 90)))
     assert item["bbox"] == [-180, -90, 180, 90]
     assert item["geometry"]["type"] == "Polygon"
 
@@ -167,8 +194,8 @@ def test_class_names_are_distinct_for_machines():
 @pytest.mark.parametrize(
     ("tags", "time"),
     [
-        ({"TIFFTAG_DATETIME": "2023:06:01 10:20:30"}, "2023-06-01T10:20:30Z"),
-        ({"TIFFTAG_DATETIME": "2023:06:01"}, "2023-06-01T00:00:00Z"),
+        ({"TIFFTAG_DATETIME": "2023:06:01 10:20:30"}, datetime(2023, 6, 1, 10, 20, 30, tzinfo=UTC)),
+        ({"TIFFTAG_DATETIME": "2023:06:01"}, datetime(2023, 6, 1, tzinfo=UTC)),
         ({"TIFFTAG_DATETIME": "2023:13:41 10:20:30"}, None),
         ({"TIFFTAG_DATETIME": "yesterday"}, None),
         ({}, None),
@@ -185,3 +212,13 @@ def test_what_is_no_raster_is_told(tmp_path):
     mask = write_mask(tmp_path / "good.tif")
     with pytest.raises(OutputError, match="cannot be written"):
         write_stac_item(MapFiles(mask, "s.tif"), tmp_path / "none" / "item.json")
+
+
+def test_without_the_extra_segment_ends_before_the_work(tmp_path, model_file, monkeypatch, run):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "pystac" else find(name, *a))
+    scene = write_raster(tmp_path / "scene.tif", landscape(60, 80))
+    outcome = run("segment", scene, "-o", tmp_path / "mask.tif", "-m", model_file(), "--stac")
+    assert outcome.code == 2
+    assert "--stac needs pystac: pip install 'glraster[stac]'" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
