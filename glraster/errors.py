@@ -6,12 +6,26 @@ import importlib.util
 
 
 class GlrasterError(Exception):
-    """Something the user can put right. The message says what is wrong, where, and what to do next.
+    """Something the user can put right.
 
-    `exit_code` is the status with which the command line ends: 1, or 2 for a wrong call.
+    `str(error)` joins the fields into the one line that people read: "WHERE: WHAT; ADVICE".
+
+    Attributes:
+        what: what is wrong; the whole message if the other fields are empty.
+        where: the file, option or key that it concerns.
+        advice: what to do next.
+        exit_code: the status with which the command line ends: 1, or 2 for a wrong call.
     """
 
     exit_code = 1
+
+    def __init__(self, what: str = "", *, where: str = "", advice: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.advice = what, where, advice
+
+    def __str__(self) -> str:
+        sentence = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{sentence}; {self.advice}" if self.advice else sentence
 
 
 class UsageError(GlrasterError):
@@ -47,18 +61,21 @@ class ClusterError(GlrasterError):
 class CatalogError(GlrasterError):
     """A catalog, or the data it names, cannot be trained on.
 
-    `problems` has all that is wrong, each with its place; `source` is the file in which they stand, where it is one.
+    `problems` has all that is wrong, each a sentence with its place; `where` is the catalog file, if there is one.
     """
 
-    def __init__(self, *problems: str, source: str = "") -> None:
+    def __init__(self, *problems: str, where: str = "") -> None:
+        listed = problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems", *problems])
+        super().__init__(listed, where=where)
         self.problems = problems
-        self.source = source
-        found = problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} problems", *problems])
-        super().__init__(f"{source}: {found}" if source else found)
+
+
+class LabelError(GlrasterError):
+    """A label, or a truth, cannot be read, lies on another grid than its image, or has values that are no class."""
 
 
 class TruthError(GlrasterError):
-    """Map and truth cannot be held against each other: other grids, other classes, or too few points."""
+    """Map and truth cannot be compared: other grids, other classes, or too few points."""
 
 
 def require_extra(extra: str, packages: tuple[str, ...], purpose: str) -> None:

@@ -57,17 +57,17 @@ def read_document(path: Path) -> Node:
             content = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise CatalogError(f"cannot be read: {reason}; check the path", source=str(path)) from error
+        raise CatalogError(f"cannot be read: {reason}; check the path", where=str(path)) from error
     if len(content) > LARGEST_BYTES:
         raise CatalogError(
-            f"is larger than {LARGEST_BYTES // 10**6} MB; name files by globs instead of one by one", source=str(path)
+            f"is larger than {LARGEST_BYTES // 10**6} MB; name files by globs instead of one by one", where=str(path)
         )
     try:
         return _compose(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise CatalogError("is not UTF-8 text, so it is no catalog", source=str(path)) from error
+        raise CatalogError("is not UTF-8 text, so it is no catalog", where=str(path)) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise CatalogError(f"is not YAML that a catalog may hold: {_reason(error)}", source=str(path)) from error
+        raise CatalogError(f"is not YAML that a catalog may hold: {_reason(error)}", where=str(path)) from error
 
 
 def _compose(text: str) -> Node:

@@ -56,7 +56,7 @@ def load_catalog(path: str | Path) -> Catalog:
     catalog = _catalog(top, path)
     if problems:
         ordered = sorted(problems, key=lambda problem: problem.line)
-        raise CatalogError(*map(str, ordered), source=str(path))
+        raise CatalogError(*map(str, ordered), where=str(path))
     return catalog
 
 

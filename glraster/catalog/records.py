@@ -89,6 +89,11 @@ class Catalog:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
+    def label_classes(self) -> tuple[LandClass, ...]:
+        """All classes of the labels: those that are learned, then the ignored ones."""
+        return (*self.classes, *self.ignored)
+
+    @property
     def in_mean(self) -> tuple[bool, ...]:
         """For every class, whether it counts in mean scores."""
         return tuple(c.id not in self.left_out_of_mean for c in self.classes)
@@ -121,7 +126,7 @@ class Catalog:
         known = {c.id: i for i, c in enumerate(self.classes)} | {c.id: IGNORE for c in self.ignored}
         meanings: dict[LabelValue, int]
         if self.labels.encoding == "rgb":
-            return {color_code(c.color): known[c.id] for c in (*self.classes, *self.ignored)}
+            return {color_code(c.color): known[c.id] for c in self.label_classes}
         if self.labels.encoding == "binary":
             meanings = {0: known[0], 255: known[1]}
         elif self.labels.values:
@@ -129,7 +134,7 @@ class Catalog:
         else:
             meanings = dict(known.items())
             if self.labels.encoding == "vector":
-                meanings |= {c.name: known[c.id] for c in (*self.classes, *self.ignored)}
+                meanings |= {c.name: known[c.id] for c in self.label_classes}
         return meanings | dict.fromkeys(self.ignore, IGNORE)
 
 
@@ -139,7 +144,7 @@ def color_code(color: tuple[float, float, float]) -> int:
     return 4 * red + 2 * green + blue
 
 
-def raise_problems(problems: list[str], source: str = "") -> None:
+def raise_problems(problems: list[str], where: str = "") -> None:
     """Raise one CatalogError with all problems, if there are any."""
     if problems:
-        raise CatalogError(*problems, source=source)
+        raise CatalogError(*problems, where=where)

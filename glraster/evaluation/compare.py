@@ -1,8 +1,9 @@
-"""Hold a map against its truth tile by tile, and turn the counts into scores."""
+"""Compare a map with its truth tile by tile, and turn the counts into scores."""
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -10,9 +11,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from glraster.errors import TruthError, UsageError
+from glraster.errors import UsageError
 from glraster.evaluation.truth import Legend
-from glraster.labels.reader import LabelReader, unknown_text
+from glraster.labels.reader import LabelReader
 from glraster.metrics.bootstrap import Interval, scene_intervals
 from glraster.metrics.boundary import BoundaryCounts, Reach, boundary_counts, class_boundary_f1, reach
 from glraster.metrics.counts import (
@@ -27,7 +28,6 @@ from glraster.metrics.counts import (
     overall_accuracy,
 )
 from glraster.metrics.records import ClassScores, Evaluation, SceneScores, TileScore, known
-from glraster.names import redact
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
 from glraster.raster.mask import Mask
@@ -48,7 +48,7 @@ class Tolerance:
         return f"{self.value:g} {self.unit}"
 
     def reach(self, mask: Mask) -> Reach | None:
-        """The pixels of a map that are near enough; None where it tells no metres and metres are asked for."""
+        """The pixels of a map that are near enough; None if metres are given and the map's CRS tells none."""
         pixel = (1.0, 1.0) if self.unit == "px" else gsd_m(mask.crs, mask.transform, *mask.shape)
         if pixel is None:
             return None
@@ -59,7 +59,7 @@ class Tolerance:
 
 @dataclass(frozen=True, eq=False)
 class SceneCounts:
-    """What was counted in one scene; `boundary` is None where no tolerance could be applied."""
+    """What was counted in one scene; `boundary` is None if no tolerance could be applied."""
 
     name: str
     confusion: Confusion
@@ -70,13 +70,13 @@ class SceneCounts:
 
 @dataclass
 class WorstTiles:
-    """The tiles with the lowest accuracy so far, `keep` of them; tiles with hardly any truth are left out."""
+    """The `keep` tiles with the lowest accuracy so far; tiles with hardly any truth are left out."""
 
     keep: int = 12
     _heap: list[tuple[float, int, TileScore]] = field(default_factory=list)
     _seen: int = 0
 
-    def see(self, scene: int, window: Window, counts: Confusion, names: Sequence[str]) -> None:
+    def add(self, scene: int, window: Window, counts: Confusion, names: Sequence[str]) -> None:
         """Take the counts of a tile into account."""
         pixels = int(counts.sum())
         if pixels < _LEAST_KNOWN * window.size or not self.keep:
@@ -100,7 +100,7 @@ class WorstTiles:
         push(self._heap, (-score.accuracy, -self._seen, score))
 
     def scores(self) -> tuple[TileScore, ...]:
-        """The worst first; tiles without a wrong pixel are none."""
+        """The worst first, without tiles that are all right."""
         ordered = [score for _, _, score in sorted(self._heap, reverse=True, key=lambda entry: entry[:2])]
         return tuple(score for score in ordered if score.accuracy < 1)
 
@@ -122,19 +122,19 @@ class Comparison:
         Memory: a tile with its surroundings, and GDAL's block cache.
 
         Raises:
-            CatalogError: where the truth cannot be read, or has a value that is no class.
+            LabelError: if the truth cannot be read, or has a value that is no class.
         """
         near = self.tolerance.reach(self.mask) if self.tolerance else None
         classes = len(self.legend.classes)
         total = np.zeros((classes, classes), np.int64)
         outlines = BoundaryCounts(np.zeros((classes, 4), np.int64))
         ignored = unmapped = 0
-        strange: dict[str, int] = {}
+        unknown_pixels: Counter[str] = Counter()
         for window in self.mask.extent.blocks(*map(_tile_side, self.mask.shape)):
             wide = self._with_surroundings(window, near)
             truth, unknown = self._truth(wide)
             if unknown and wide != window:
-                _, unknown = self._truth(window)  # counted in the surroundings too
+                _, unknown = self._truth(window)  # those of the surroundings are counted in their own tiles
             prediction = self.legend.table[self.mask.read(wide)]
             top, left = window.top - wide.top, window.left - wide.left
             inner = (slice(top, top + window.height), slice(left, left + window.width))
@@ -143,12 +143,12 @@ class Comparison:
             judged = truth[inner] < classes
             ignored += int(window.size - judged.sum())
             unmapped += int((judged & (prediction[inner] >= classes)).sum())
-            worst.see(scene, window, counts, self.legend.names)
+            worst.add(scene, window, counts, self.legend.names)
             if near is not None:
                 outlines += boundary_counts(truth, prediction, classes, near, inner)
-            for value, count in unknown.items():
-                strange[value] = strange.get(value, 0) + count
-        self._refuse(strange)
+            unknown_pixels.update(unknown)
+        if unknown_pixels:
+            raise self.reader.unknown_values(unknown_pixels)
         return SceneCounts(self.name, total, None if near is None else outlines, ignored, unmapped)
 
     def _truth(self, wide: Window) -> tuple[npt.NDArray[np.uint8], dict[str, int]]:
@@ -163,17 +163,9 @@ class Comparison:
         assert wide is not None
         return wide
 
-    def _refuse(self, strange: dict[str, int]) -> None:
-        if strange:
-            told = unknown_text(strange).split("; add them", maxsplit=1)[0]
-            raise TruthError(
-                f"{redact(self.reader.pair.label)}: {told}; the classes are {', '.join(self.legend.names)}: name the "
-                "truth's values with --classes, or leave them out with --ignore"
-            )
-
 
 def _tile_side(length: int) -> int:
-    """The side of equal tiles of about `TILE_PX`, so that none is a sliver."""
+    """The side of equal tiles of about `TILE_PX`: none is a sliver."""
     return -(-length // max(1, round(length / TILE_PX)))
 
 
@@ -190,7 +182,7 @@ def evaluation(
         scenes: what was counted.
         legend: the classes.
         worst: the worst tiles.
-        about: what was held against what, in words.
+        about: the map, or model, and the truth, in words.
         tolerance: of boundaries.
     """
     per_scene = np.stack([scene.confusion for scene in scenes])
@@ -199,18 +191,18 @@ def evaluation(
     sharp = None
     if len(outlines) == len(scenes):
         sharp = class_boundary_f1(BoundaryCounts(np.sum([b.counts for b in outlines], axis=0)))
-    found = scene_intervals(
+    intervals = scene_intervals(
         per_scene, lambda c: np.array([mean_iou(c, legend.in_mean), overall_accuracy(c), *class_iou(c)])
     )
     return Evaluation(
         prediction=about[0],
         truth=about[1],
-        classes=_class_scores(total, legend, sharp, found[2:]),
+        classes=_class_scores(total, legend, sharp, intervals[2:]),
         confusion=total,
         miou=known(mean_iou(total, legend.in_mean)),
-        miou_interval=found[0],
+        miou_interval=intervals[0],
         accuracy=known(overall_accuracy(total)),
-        accuracy_interval=found[1],
+        accuracy_interval=intervals[1],
         frequency_weighted_iou=known(frequency_weighted_iou(total)),
         boundary_f1=None if sharp is None or np.isnan(sharp).all() else float(np.nanmean(sharp)),
         boundary_tolerance=None if sharp is None else str(tolerance),

@@ -1,4 +1,4 @@
-"""Say how good a map is: against a raster, polygons or points, or a model on the scenes of a catalog."""
+"""Score a map against a raster, polygons or points, or a model on the scenes of a catalog."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from glraster.evaluation.compare import (
     scene_scores,
 )
 from glraster.evaluation.points import evaluate_points
-from glraster.evaluation.truth import Legend, TruthOptions, as_truth_error, join_classes, opened_truth, truth_kind
-from glraster.labels.reader import LabelReader
+from glraster.evaluation.truth import Legend, TruthOptions, join_classes, opened_truth, truth_kind
+from glraster.labels.scenes import open_labels
 from glraster.metrics.protocols import deepglobe_scores, inria_scores
 from glraster.metrics.records import Evaluation, PointEvaluation, SceneScores
 from glraster.names import redact
 from glraster.raster.mask import Mask
-from glraster.raster.source import gdal_session
+from glraster.raster.source import OpenRaster, gdal_session
 
 __all__ = [
     "EvaluateOptions",
@@ -50,10 +50,10 @@ class EvaluateOptions:
     Attributes:
         truth: what the truth says.
         tolerance: how far outlines may lie apart for the boundary F1.
-        protocol: also score as this benchmark does.
-        worst: how many of the worst tiles to keep.
-        model, split, device, masks: of a catalog only: the model (glraster's own where None), the scenes, the compute
-            device, and a folder where maps are kept and found again.
+        protocol: score as this benchmark does, too.
+        worst: how many of the worst tiles to report.
+        model, split, device, masks: for a catalog only: the model (glraster's own if None), the scenes, the compute
+            device, and a folder that keeps the maps and from which they are used again.
     """
 
     truth: TruthOptions = field(default_factory=TruthOptions)
@@ -69,7 +69,7 @@ class EvaluateOptions:
 def evaluate(
     prediction: str | Path, truth: str | Path, options: EvaluateOptions | None = None
 ) -> Evaluation | PointEvaluation:
-    """Hold a map against its truth.
+    """Compare a map with its truth.
 
     Args:
         prediction: a mask of class ids.
@@ -81,28 +81,25 @@ def evaluate(
 
     Memory depends on the tolerance and the number of classes, not on the size of the map.
     """
-    chosen = options or EvaluateOptions()
-    truth_name, told = str(truth), redact(str(truth))
+    options = options or EvaluateOptions()
+    truth_name, truth_path = str(truth), redact(str(truth))
     with gdal_session(), Mask(str(prediction)) as mask:
-        if truth_kind(truth_name, chosen.truth.layer) == "points":
-            if chosen.protocol is not None:
-                raise UsageError(f"--protocol {chosen.protocol} needs a truth of every pixel; {told} has points")
-            return evaluate_points(mask, truth_name, chosen.truth)
-        form = replace(chosen.truth, zero_and_255=chosen.protocol == "inria")
-        try:
-            with opened_truth(mask, truth_name, form) as (reader, legend):
-                _check_protocol(legend, chosen.protocol)
-                worst = WorstTiles(chosen.worst)
-                scene = Comparison(Path(mask.path).stem, mask, reader, legend, chosen.tolerance).count(0, worst)
-        except CatalogError as error:
-            raise as_truth_error(error, truth_name) from error
-        return _finished([scene], legend, worst, (mask.path, told), chosen)
+        if truth_kind(truth_name, options.truth.layer) == "points":
+            if options.protocol is not None:
+                raise UsageError(f"--protocol {options.protocol} needs a truth of every pixel; {truth_path} has points")
+            return evaluate_points(mask, truth_name, options.truth)
+        form = replace(options.truth, zero_and_255=options.protocol == "inria")
+        with opened_truth(mask, truth_name, form) as (reader, legend):
+            _check_protocol(legend, options.protocol)
+            worst = WorstTiles(options.worst)
+            scene = Comparison(Path(mask.path).stem, mask, reader, legend, options.tolerance).count(0, worst)
+        return _finished([scene], legend, worst, (mask.path, truth_path), options)
 
 
 def evaluate_catalog(
     catalog: str | Path, options: EvaluateOptions | None = None, progress: SceneCallback | None = None
 ) -> Evaluation:
-    """Map every scene of a split of a catalog with a model and hold the maps against the labels.
+    """Map every scene of a split of a catalog with a model and compare the maps with the labels.
 
     Args:
         catalog: a catalog file.
@@ -114,53 +111,56 @@ def evaluate_catalog(
 
     Memory: as `segment`.
     """
-    chosen = options or EvaluateOptions()
+    options = options or EvaluateOptions()
     labelled = load_catalog(Path(catalog))
-    pairs = labelled.splits[chosen.split]
+    pairs = labelled.splits[options.split]
     if not pairs:
-        raise CatalogError(f"its split {chosen.split} has no scene; choose another with --split", source=str(catalog))
-    worst, found, legend = WorstTiles(chosen.worst), [], None
-    with gdal_session(), _mask_folder(chosen.masks) as folder:
+        raise CatalogError(f"its split {options.split} has no scene; choose another with --split", where=str(catalog))
+    worst = WorstTiles(options.worst)
+    scenes: list[SceneCounts] = []
+    legend = None
+    with gdal_session(), _mask_folder(options.masks) as folder:
         for number, pair in enumerate(pairs):
-            path = _map(pair, folder / f"{number:04d}_{Path(pair.image).stem}.tif", chosen)
-            with Mask(str(path)) as mask, LabelReader(pair, labelled) as reader:
-                legend = _catalog_legend(mask, labelled, chosen)
-                _check_protocol(legend, chosen.protocol)
+            path = _map(pair, folder / f"{number:04d}_{Path(pair.image).stem}.tif", options)
+            with Mask(str(path)) as mask, OpenRaster(pair.image) as image, open_labels(labelled, pair, image) as reader:
+                legend = _catalog_legend(mask, labelled, options)
+                _check_protocol(legend, options.protocol)
                 origin = (reader.extent.top, reader.extent.left)
-                comparison = Comparison(Path(pair.image).stem, mask, reader, legend, chosen.tolerance, origin)
-                found.append(comparison.count(number, worst))
+                comparison = Comparison(Path(pair.image).stem, mask, reader, legend, options.tolerance, origin)
+                scenes.append(comparison.count(number, worst))
             if progress is not None:
-                progress(scene_scores(found[-1], legend))
+                progress(scene_scores(scenes[-1], legend))
     assert legend is not None
-    model = chosen.model or "the default model"
-    return _finished(found, legend, worst, (model, f"{catalog}, split {chosen.split}"), chosen)
+    model = options.model or "the default model"
+    return _finished(scenes, legend, worst, (model, f"{catalog}, split {options.split}"), options)
 
 
 @contextmanager
-def _mask_folder(kept: Path | None) -> Iterator[Path]:
-    if kept is None:
+def _mask_folder(masks: Path | None) -> Iterator[Path]:
+    if masks is None:
         with tempfile.TemporaryDirectory(prefix="glraster-") as folder:
             yield Path(folder)
         return
-    kept.mkdir(parents=True, exist_ok=True)
-    yield kept
+    masks.mkdir(parents=True, exist_ok=True)
+    yield masks
 
 
 def _map(pair: Pair, path: Path, options: EvaluateOptions) -> Path:
-    """The map of a scene; one that a model made before is not made again."""
+    """The map of a scene, made unless the folder holds it already."""
     from affine import Affine
 
     from glraster.model.checkpoint import model_id
     from glraster.model.default import model_path
     from glraster.raster.georef import raster_bounds
-    from glraster.raster.source import OpenRaster
     from glraster.segmentation.segment import SegmentOptions, segment
 
     if path.exists():
         with Mask(str(path)) as mask:
-            made_by, wanted = mask.tags.get("GLRASTER_MODEL"), model_id(model_path(options.model))
-        if made_by != wanted:
-            raise TruthError(f"{path}: is by the model {made_by}, not {wanted}; choose another folder for --masks")
+            maker, model = mask.tags.get("GLRASTER_MODEL"), model_id(model_path(options.model))
+        if maker != model:
+            raise TruthError(
+                f"is by the model {maker}, not {model}", where=str(path), advice="choose another folder for --masks"
+            )
         return path
     bounds = None
     if pair.window is not None:
@@ -191,19 +191,19 @@ def _check_protocol(legend: Legend, protocol: Protocol | None) -> None:
 def _finished(
     scenes: list[SceneCounts], legend: Legend, worst: WorstTiles, about: tuple[str, str], options: EvaluateOptions
 ) -> Evaluation:
-    found = evaluation(scenes, legend, worst, about, options.tolerance)
-    if found.pixels == 0:
-        raise TruthError(f"{about[1]}: no pixel has a class both in the map and in the truth; nothing can be said")
+    result = evaluation(scenes, legend, worst, about, options.tolerance)
+    if result.pixels == 0:
+        raise TruthError("no pixel has a class both in the map and in the truth; nothing can be said", where=about[1])
     notes = []
-    if found.boundary_tolerance is None:
+    if result.boundary_tolerance is None:
         notes.append("no boundary F1: a map has no CRS that tells metres; give --tolerance in pixels, as 3px")
     if len(scenes) < 2:
         notes.append("no confidence intervals: they come from drawing scenes, and there is one")
-    found = replace(found, notes=tuple(notes))
+    result = replace(result, notes=tuple(notes))
     if options.protocol == "deepglobe":
         unknown = legend.names.index(_UNKNOWN)
-        return replace(found, deepglobe=deepglobe_scores(found.confusion, legend.names, unknown))
+        return replace(result, deepglobe=deepglobe_scores(result.confusion, legend.names, unknown))
     if options.protocol == "inria":
         counts, names = [scene.confusion for scene in scenes], [scene.name for scene in scenes]
-        return replace(found, inria=inria_scores(counts, names, legend.names.index(_BUILDING)))
-    return found
+        return replace(result, inria=inria_scores(counts, names, legend.names.index(_BUILDING)))
+    return result

@@ -1,14 +1,14 @@
-"""Lay a truth on the grid of a map, and bring the classes of both together."""
+"""Lay a truth on the grid of a map, and join the classes of both."""
 
 from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,14 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
-from glraster.catalog import Catalog, LabelEncoding, Pair
-from glraster.catalog.records import Encoding, LabelValue
+from glraster.catalog import IGNORE, Encoding
+from glraster.catalog.records import LabelValue, color_code
 from glraster.config import NODATA, LandClass
-from glraster.errors import CatalogError, SceneError, TruthError, UsageError
+from glraster.errors import SceneError, TruthError, UsageError
 from glraster.labels.grid import grid_of
+from glraster.labels.polygons import only_layer
 from glraster.labels.reader import LabelReader
+from glraster.labels.spec import LabelSpec, LabelWording
 from glraster.names import is_remote, redact
 from glraster.raster.georef import raster_bounds
 from glraster.raster.mask import Mask, declared_classes, distinct_color
@@ -34,7 +36,16 @@ from glraster.raster.source import OpenRaster, reason
 _COLUMNS = ("class", "class_name", "class_id", "label")
 
 _WELL_APART = 70.0
-"""Distance of two colours in RGB that are told apart at once."""
+"""Distance in RGB of two colours that nobody confuses."""
+
+_WORDING = LabelWording(
+    image="the map",
+    missing="check the path",
+    values="name the truth's values with --classes, or leave them out with --ignore",
+    encoding="give a raster of class numbers or colours",
+    layer="choose one with --layer",
+    grid="lay it on the map's grid with --resample",
+)
 
 TruthKind = Literal["raster", "polygons", "points"]
 
@@ -44,11 +55,11 @@ class TruthOptions:
     """What a truth says.
 
     Attributes:
-        classes: (value, name) of its classes; those of its `GLRASTER_CLASSES` tag, or the map's by id, otherwise.
-        ignore: values or names that are not judged; nodata and 255 never are.
+        classes: (value, name) of its classes; without any, those of its `GLRASTER_CLASSES` tag, else the map's by id.
+        ignore: values or names to leave out; nodata and 255 always are.
         others: the class that stands for all classes of the map that the truth does not name.
         column, layer: where a vector truth keeps its classes. background: the class outside its polygons.
-        resample: lay a raster truth of another grid on the map's, nearest neighbour.
+        resample: lay a raster truth of another grid on the map's, by nearest neighbour.
         zero_and_255: a raster truth of 0 and 255 means the ids 0 and 1.
     """
 
@@ -66,13 +77,13 @@ class TruthOptions:
 class Legend:
     """The classes by which map and truth are compared.
 
-    `table` (256,) turns mask values into class indexes, 255 for none; `truth_ids` are (truth value, class id) where
-    the truth has ids of its own; `in_mean` tells the classes that count in mean scores.
+    `table` (256,) turns mask values into class indexes, 255 for none; `meanings` are the class indexes of truth values,
+    which are ids or names; `in_mean` tells for every class whether it counts in mean scores.
     """
 
     classes: tuple[LandClass, ...]
     table: npt.NDArray[np.uint8]
-    truth_ids: tuple[tuple[LabelValue, int], ...] = ()
+    meanings: Mapping[LabelValue, int]
     in_mean: tuple[bool, ...] | None = None
 
     @property
@@ -88,34 +99,38 @@ def join_classes(
     Args:
         mapped: classes of the map.
         true: classes of the truth.
-        others: name of the true class that mapped classes without a namesake become; otherwise they stay as they are,
+        others: name of the true class that stands for mapped classes of other names; without it they stay as they are,
             and are wrong wherever they are mapped.
-        same_ids: the ids of `true` are final and stay.
+        same_ids: keep the ids of `true`.
 
     Raises:
-        TruthError: where no name agrees.
+        TruthError: if no name agrees.
     """
-    ours = {c.name: c for c in mapped}
+    mapped_by_name = {c.name: c for c in mapped}
     names = [c.name for c in true]
     if others is not None and others not in names:
         raise UsageError(f"--others {others!r} is no class of the truth, which has {', '.join(names)}")
-    if not set(names) & set(ours):
+    if not set(names) & set(mapped_by_name):
         raise TruthError(
-            f"no class of the map ({', '.join(ours)}) has a namesake in the truth ({', '.join(names)}); name the "
-            "truth's values with --classes"
+            f"no class of the map ({', '.join(mapped_by_name)}) has a namesake in the truth ({', '.join(names)})",
+            advice="name the truth's values with --classes",
         )
     extra = [c for c in mapped if c.name not in names] if others is None else []
     taken = {c.id for c in true} if same_ids else {c.id for c in mapped}
     free = iter([i for i in range(NODATA) if i not in taken])
-    judged = list(true) if same_ids else [ours.get(c.name) or replace(c, id=next(free)) for c in true]
+    judged = list(true) if same_ids else [mapped_by_name.get(c.name) or replace(c, id=next(free)) for c in true]
     judged += [replace(c, id=next(free)) for c in extra] if same_ids else extra
     places = {c.name: i for i, c in enumerate(judged)}
     table = np.full(256, NODATA, np.uint8)
     for c in mapped:
         table[c.id] = places[c.name if c.name in places else others or ""]
-    pairs: list[tuple[LabelValue, int]] = [(c.id, j.id) for c, j in zip(true, judged, strict=False)]
-    pairs += [(c.name, j.id) for c, j in zip(true, judged, strict=False)]
-    return Legend(tuple(judged), table, tuple(pairs))
+    return Legend(tuple(judged), table, _meanings(true))
+
+
+def _meanings(true: Sequence[LandClass]) -> dict[LabelValue, int]:
+    """The place in `true` of every id and name."""
+    by_id: dict[LabelValue, int] = {c.id: i for i, c in enumerate(true)}
+    return by_id | {c.name: i for i, c in enumerate(true)}
 
 
 def named_classes(named: Sequence[tuple[int, str]], beside: Sequence[LandClass]) -> tuple[LandClass, ...]:
@@ -128,7 +143,7 @@ def named_classes(named: Sequence[tuple[int, str]], beside: Sequence[LandClass])
 
 
 def _unlike(taken: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
-    """A light grey, or else a bright colour, that differs well from all taken; the most different where none does."""
+    """A light grey or a bright colour that differs clearly from all taken; the most different one if none does."""
     choices = np.array([(206, 211, 214), *(distinct_color(i) for i in range(24))])
     others = np.array(taken, np.float64).reshape(1, -1, 3)
     distances = np.linalg.norm(choices[:, None] - others, axis=2).min(axis=1, initial=1e3)
@@ -141,27 +156,28 @@ def own_classes(mapped: Sequence[LandClass]) -> Legend:
     """The classes of a map, for a truth that has the same ids."""
     table = np.full(256, NODATA, np.uint8)
     table[[c.id for c in mapped]] = range(len(mapped))
-    return Legend(tuple(mapped), table)
+    return Legend(tuple(mapped), table, _meanings(mapped))
 
 
 def truth_kind(truth: str, layer: str | None) -> TruthKind:
     """Whether a truth is a raster, polygons or points.
 
     Raises:
-        TruthError: where it can be opened as none of them.
+        TruthError: if it can be opened as none of them.
+        LabelError: if it does not exist, or has several layers and `layer` is None.
     """
     try:
         with OpenRaster(truth):
             return "raster"
     except SceneError as error:
-        told = str(error)
+        if not isinstance(error.__cause__, Exception):  # a raster, but refused
+            raise
+        raster_error = error.__cause__
     try:
-        with remote_vectors(truth):
-            geometry = str(pyogrio.read_info(truth, layer=layer)["geometry_type"])
+        geometry = str(_layer_info(truth, layer)["geometry_type"])
     except (DataSourceError, DataLayerError) as error:
-        absent = not (is_remote(truth) or Path(truth).exists())
-        problem = "does not exist" if absent else told.split(": cannot be opened as a raster: ")[-1]
-        raise TruthError(f"{redact(truth)}: cannot be opened as a raster or as vectors: {problem}") from error
+        because = reason(raster_error, truth)
+        raise TruthError(f"cannot be opened as a raster or as vectors: {because}", where=redact(truth)) from error
     return "points" if "Point" in geometry else "polygons"
 
 
@@ -170,8 +186,8 @@ def opened_truth(mask: Mask, truth: str, options: TruthOptions) -> Iterator[tupl
     """Open a raster or polygons as class indexes on the grid of a map.
 
     Raises:
-        TruthError: where the grids differ and `resample` is not asked for, or no class agrees.
-        CatalogError: where the file cannot be read.
+        TruthError: if the grids differ and `resample` is off, or no class agrees.
+        LabelError: if the file cannot be read.
     """
     vector = truth_kind(truth, options.layer) == "polygons"
     with tempfile.TemporaryDirectory() as folder:
@@ -183,50 +199,76 @@ def opened_truth(mask: Mask, truth: str, options: TruthOptions) -> Iterator[tupl
                 read_from = _on_grid(mask, raster, options.resample, Path(folder))
                 encoding = "rgb" if raster.dataset.count >= 3 else "index"
                 declared = declared_classes(raster.dataset)
-        named = named_classes(options.classes, mask.classes) or declared
-        plain = encoding == "rgb" or not named
-        legend = own_classes(mask.classes) if plain else join_classes(mask.classes, named, options.others)
-        column = truth_column(truth, options) if vector else None
-        catalog = _as_catalog(legend, LabelEncoding(encoding, column=column, layer=options.layer), options)
-        with LabelReader(Pair(mask.name, read_from), catalog) as reader:
+        legend = truth_legend(mask, options, declared) if encoding != "rgb" else own_classes(mask.classes)
+        spec = truth_labels(legend, encoding, options)
+        if vector:
+            spec = replace(spec, column=truth_column(truth, options), layer=truth_layer(truth, options.layer))
+        with LabelReader(read_from, spec, grid_of(mask), path=redact(truth)) as reader:
             yield reader, legend
 
 
-def _as_catalog(legend: Legend, labels: LabelEncoding, options: TruthOptions) -> Catalog:
-    """A catalog that says of labels what the options say of the truth."""
-    values: tuple[tuple[LabelValue, int], ...] = legend.truth_ids
-    if options.zero_and_255 and labels.encoding == "index":
-        first, second = (c.id for c in legend.classes[:2])
-        values = ((0, first), (1, second), (255, second))
-    ids = {name: value for value, name in options.classes}
-    ignore = {*options.ignore, *(ids[i] for i in options.ignore if isinstance(i, str) and i in ids)}
-    if labels.encoding == "index" and NODATA not in {value for value, _ in values}:
-        ignore.add(NODATA)
-    background = None
+def truth_legend(mask: Mask, options: TruthOptions, declared: Sequence[LandClass] = ()) -> Legend:
+    """The classes of a comparison, for a truth that may declare classes of its own.
+
+    Raises:
+        TruthError: if no class agrees.
+    """
+    true = named_classes(options.classes, mask.classes) or declared
+    return join_classes(mask.classes, true, options.others) if true else own_classes(mask.classes)
+
+
+def truth_labels(legend: Legend, encoding: Encoding, options: TruthOptions) -> LabelSpec:
+    """The description of a truth as a label.
+
+    Raises:
+        UsageError: if the background is no class.
+    """
+    if encoding == "rgb":
+        meanings: dict[LabelValue, int] = {color_code(c.color): i for i, c in enumerate(legend.classes)}
+    else:
+        zero_and_255 = options.zero_and_255 and encoding == "index"
+        meanings = {0: 0, 1: 1, 255: 1} if zero_and_255 else dict(legend.meanings)
+        if encoding == "index":
+            meanings.setdefault(NODATA, IGNORE)
+        ids = {name: value for value, name in options.classes}
+        meanings |= dict.fromkeys(options.ignore, IGNORE)
+        meanings |= {ids[name]: IGNORE for name in options.ignore if isinstance(name, str) and name in ids}
+    background = IGNORE
     if options.background is not None:
-        known = {c.name: c.id for c in legend.classes}
-        if options.background not in known:
-            raise UsageError(f"--background {options.background!r} is no class; the classes are {', '.join(known)}")
-        background = known[options.background]
-    return Catalog(
-        name="truth",
-        classes=legend.classes,
-        bands=1,
-        labels=replace(labels, values=() if labels.encoding == "rgb" else values, background=background),
-        ignore=tuple(sorted(ignore, key=str)) if labels.encoding != "rgb" else (),
-    )
+        if options.background not in legend.names:
+            raise UsageError(
+                f"--background {options.background!r} is no class; the classes are {', '.join(legend.names)}"
+            )
+        background = legend.names.index(options.background)
+    values = f"the classes are {', '.join(legend.names)}: {_WORDING.values}"
+    return LabelSpec(encoding, legend.names, meanings, background=background, wording=replace(_WORDING, values=values))
+
+
+def truth_layer(truth: str, layer: str | None) -> str:
+    """The layer of a vector truth.
+
+    Raises:
+        LabelError: if it has several and `layer` is None.
+    """
+    return layer or only_layer(truth, _WORDING)
+
+
+def _layer_info(truth: str, layer: str | None) -> dict[str, Any]:
+    """What OGR says of the layer of a vector truth."""
+    name = truth_layer(truth, layer)
+    with remote_vectors(truth):
+        return dict(pyogrio.read_info(truth, layer=name))
 
 
 def truth_column(truth: str, options: TruthOptions) -> str:
     """The column of a vector truth that holds its classes.
 
     Raises:
-        UsageError: where none is named and none has a usual name.
+        UsageError: if none is named and none has a usual name.
     """
     if options.column is not None:
         return options.column
-    with remote_vectors(truth):
-        columns = [str(name) for name in pyogrio.read_info(truth, layer=options.layer)["fields"]]
+    columns = [str(name) for name in _layer_info(truth, options.layer)["fields"]]
     usual = [name for name in _COLUMNS if name in columns]
     if not usual:
         raise UsageError(
@@ -238,18 +280,21 @@ def truth_column(truth: str, options: TruthOptions) -> str:
 def _on_grid(mask: Mask, truth: OpenRaster, resample: bool, folder: Path) -> str:
     """What to read so that the truth lies on the map's grid: itself, or a virtual raster."""
     grid, own, dataset = grid_of(mask), grid_of(truth), truth.dataset
-    mismatch = grid.mismatch(own)
+    mismatch = grid.mismatch(own, "the map")
     if mismatch is None:
         return truth.name
     if not (grid.georeferenced and own.georeferenced and mask.crs and truth.crs):
         sizes = " and ".join(f"{width} x {height} px" for height, width in (own.shape, grid.shape))
         raise TruthError(
-            f"{truth.path}: truth and map {mask.path} differ in size ({sizes}) and lack the georeference to lay one on "
-            "the other; crop or assign a CRS first (rio clip, rio edit-info)"
+            f"truth and map {mask.path} differ in size ({sizes}) and lack the georeference to lay one on the other",
+            where=truth.path,
+            advice="crop or assign a CRS first (rio clip, rio edit-info)",
         )
     if not resample:
         command = shlex.join(_warp_command(mask, truth))
-        raise TruthError(f"{_where(mismatch)}; --resample lays the truth on the map's grid, or run: {command}")
+        raise TruthError(
+            mismatch, where=truth.path, advice=f"--resample lays the truth on the map's grid, or run: {command}"
+        )
     form = {"crs": mask.crs, "transform": mask.transform, "height": mask.shape[0], "width": mask.shape[1]}
     # beyond the truth there must be nothing, not its value 0
     beyond = {} if dataset.nodata is not None else {"add_alpha": True} if dataset.count >= 3 else {"nodata": NODATA}
@@ -257,8 +302,8 @@ def _on_grid(mask: Mask, truth: OpenRaster, resample: bool, folder: Path) -> str
         with remote_settings(truth.name), WarpedVRT(dataset, resampling=Resampling.nearest, **form, **beyond) as warped:
             rasterio.shutil.copy(warped, folder / "truth.vrt", driver="VRT")
     except RasterioError as error:
-        told = reason(error, truth.name)
-        raise TruthError(f"{truth.path}: cannot be laid on the grid of {mask.path}: {told}") from error
+        because = reason(error, truth.name)
+        raise TruthError(f"cannot be laid on the grid of {mask.path}: {because}", where=truth.path) from error
     return str(folder / "truth.vrt")
 
 
@@ -272,13 +317,3 @@ def _warp_command(mask: Mask, truth: OpenRaster) -> list[str]:
         return ["gdalwarp", *target, "-r", "near", "-dstalpha", truth.path, aside]
     beyond = [] if dataset.nodata is not None else ["--src-nodata", str(NODATA), "--dst-nodata", str(NODATA)]
     return ["rio", "warp", truth.path, aside, "--like", mask.path, "--resampling", "nearest", *beyond]
-
-
-def _where(mismatch: str) -> str:
-    return mismatch.replace("its image", "the map").split(";", maxsplit=1)[0]
-
-
-def as_truth_error(error: CatalogError, truth: str) -> TruthError:
-    """An error of reading a label, in the words of somebody who evaluates."""
-    told = redact(truth)
-    return TruthError("; ".join(f"{told}: {text}" if told not in text else text for text in error.problems))

@@ -1,10 +1,12 @@
-"""Look at every file of a catalog before anything is learned from it."""
+"""Check every file of a catalog before training."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,21 @@ from rasterio.windows import Window as RasterioWindow
 
 from glraster.catalog import IGNORE, Catalog, Pair, Split
 from glraster.errors import CatalogError
-from glraster.labels.grid import CatalogRaster, attempt
-from glraster.labels.reader import LabelReader, unknown_text
+from glraster.labels.grid import attempt, require_file
+from glraster.labels.reader import LabelReader, RasterLabel
+from glraster.labels.scenes import open_image, open_labels, warnings_once
+from glraster.labels.spec import catalog_labels
 from glraster.names import redact
 from glraster.raster.grid import Window
+from glraster.raster.reader import Scene
 from glraster.raster.source import gdal_session
 
 log = logging.getLogger(__name__)
 
 _BLOCK = (512, 4096)
+
+Visit = Callable[[Split, int, Scene, Window], None]
+"""Called with the split, the number of the pair in it, its open image and the working pixels that the pair covers."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class ClassPixels:
 
 @dataclass(frozen=True)
 class SceneReport:
-    """One pair: the size that is used of it, and its pixels per class, in the order of the catalog's classes."""
+    """One pair: the size of the part it covers, and its pixels per class, in the order of the catalog's classes."""
 
     image: str
     label: str
@@ -58,7 +66,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class CatalogReport:
-    """What is in a catalog's files. `problems` hinder training; `notes` are doubts that do not."""
+    """What is in a catalog's files. `problems` prevent training; `notes` are doubts that do not."""
 
     name: str
     content_hash: str
@@ -70,31 +78,35 @@ class CatalogReport:
         """The record as JSON values."""
         return asdict(self)
 
-    def require_sound(self, source: str) -> None:
-        """Raise a CatalogError with all problems of the catalog file `source`, if there are any."""
+    def require_sound(self, where: str) -> None:
+        """Raise a CatalogError with all problems of the catalog file `where`, if there are any."""
         if self.problems:
-            raise CatalogError(*self.problems, source=source)
+            raise CatalogError(*self.problems, where=where)
 
 
-def check_catalog(catalog: Catalog) -> CatalogReport:
-    """Open every file of a catalog and count the pixels of every class.
+def check_catalog(catalog: Catalog, visit: Visit | None = None) -> CatalogReport:
+    """Open every file of a catalog once and count the pixels of every class.
 
-    Labels are read whole, block by block; of an image its first and last block, where damage mostly shows.
+    Labels are read whole, block by block; of an image its first and last block, which show most damage.
 
     Args:
         catalog: what to check.
+        visit: called with every image while it is open; what it raises as a GlrasterError is a problem of the catalog.
 
     Returns:
-        Counts per split and all problems: this never raises for a bad file.
+        Counts per split and all problems: a bad file is reported, not raised.
 
     Memory: one block of a label and GDAL's cache.
     """
     problems: list[str] = []
     notes: list[str] = []
     splits = []
-    with gdal_session():
+    with gdal_session(), warnings_once():
         for name, pairs in catalog.splits.items():
-            scenes = [_check_pair(pair, catalog, problems, notes) for pair in pairs]
+            scenes = []
+            for number, pair in enumerate(pairs):
+                see = None if visit is None else partial(visit, name, number)
+                scenes.append(_check_pair(catalog, pair, see, problems, notes))
             splits.append(_split_report(name, [scene for scene in scenes if scene is not None], catalog))
     for split, pairs in zip(splits, catalog.splits.values(), strict=True):
         _judge_split(split, len(pairs), problems, notes)
@@ -103,73 +115,79 @@ def check_catalog(catalog: Catalog) -> CatalogReport:
     )
 
 
-def _check_pair(pair: Pair, catalog: Catalog, problems: list[str], notes: list[str]) -> SceneReport | None:
+def _check_pair(
+    catalog: Catalog,
+    pair: Pair,
+    see: Callable[[Scene, Window], None] | None,
+    problems: list[str],
+    notes: list[str],
+) -> SceneReport | None:
     log.info("%s: reading", redact(pair.label))
-    reader = attempt(problems, lambda: LabelReader(pair, catalog))
-    attempt(problems, lambda: _check_image(pair, catalog))
-    if reader is None:
+    image = attempt(problems, lambda: open_image(catalog, pair))
+    if image is None:
+        attempt(problems, lambda: _check_label_alone(catalog, pair))
         return None
-    with reader:
-        notes += reader.notes
-        pixels = attempt(problems, lambda: _count(reader, problems))
+    scene, area = image
+    with scene:
+        attempt(problems, lambda: _check_image(pair, scene))
+        if see is not None:
+            attempt(problems, lambda: see(scene, area))
+        reader = attempt(problems, lambda: open_labels(catalog, pair, scene))
+        if reader is None:
+            return None
+        with reader:
+            notes += reader.notes
+            pixels = attempt(problems, lambda: _count(reader, problems))
     if pixels is None:
         return None
-    counted = tuple(int(count) for count in pixels[: len(catalog.classes)])
-    names, extent = (redact(pair.image), redact(pair.label)), reader.extent
-    return SceneReport(*names, extent.height, extent.width, counted, int(pixels[IGNORE]))
+    class_pixels = tuple(int(count) for count in pixels[: len(catalog.classes)])
+    extent = reader.extent
+    return SceneReport(
+        scene.path, reader.path, extent.height, extent.width, class_pixels, ignored_pixels=int(pixels[IGNORE])
+    )
+
+
+def _check_label_alone(catalog: Catalog, pair: Pair) -> None:
+    """Open a label whose image cannot be opened. Polygons have no grid of their own, so only their file is checked."""
+    spec = catalog_labels(catalog)
+    if spec.encoding == "vector":
+        require_file(pair.label, spec.wording.missing)
+    else:
+        RasterLabel(pair.label, spec).close()
 
 
 def _count(reader: LabelReader, problems: list[str]) -> npt.NDArray[np.int64]:
-    """Pixels per class index."""
+    """Pixels per class index, (256,)."""
     pixels = np.zeros(256, np.int64)
     unknown: Counter[str] = Counter()
     for block in reader.extent.blocks(*_BLOCK):
-        indexes, strange = reader.read_with_unknown(block)
+        indexes, unknown_in_block = reader.read_with_unknown(block)
         pixels += np.bincount(indexes.ravel(), minlength=256)
-        unknown.update(strange)
+        unknown.update(unknown_in_block)
     if unknown:
-        problems.append(f"{redact(reader.pair.label)}: {unknown_text(unknown)}")
+        problems.append(str(reader.unknown_values(unknown)))
     return pixels
 
 
-def _check_image(pair: Pair, catalog: Catalog) -> None:
-    """Open an image and read a little of it.
-
-    Raises:
-        CatalogError: where it lacks bands or cannot be read.
-    """
-    with CatalogRaster(pair.image) as image:
-        indexes = _bands(image, catalog)
-        used = image.extent.intersection(Window(*pair.window)) if pair.window else image.extent
-        blocks = list((used or image.extent).blocks(*_BLOCK))
-        for block in {blocks[0], blocks[-1]}:
-            image.read_bands(indexes, window=RasterioWindow(block.left, block.top, block.width, block.height))
-
-
-def _bands(image: CatalogRaster, catalog: Catalog) -> list[int]:
-    if catalog.indexes is not None:
-        count = image.dataset.count
-        absent = [i for i in catalog.indexes if i > count]
-        if absent:
-            raise CatalogError(f"has no band {absent[0]}; its bands are 1 to {count}", source=image.path)
-        return list(catalog.indexes)
-    bands = image.value_bands[: catalog.bands]
-    if len(bands) < catalog.bands:
-        raise CatalogError(f"has {len(bands)} bands without alpha, the catalog says {catalog.bands}", source=image.path)
-    return list(bands)
+def _check_image(pair: Pair, scene: Scene) -> None:
+    """Read the first and the last block of an image."""
+    part = Window(*pair.window) if pair.window else scene.extent
+    blocks = list(part.blocks(*_BLOCK))
+    for block in {blocks[0], blocks[-1]}:
+        scene.read_bands(scene.indexes, window=RasterioWindow(block.left, block.top, block.width, block.height))
 
 
 def _split_report(name: Split, scenes: list[SceneReport], catalog: Catalog) -> SplitReport:
     pixels = [sum(scene.pixels[i] for scene in scenes) for i in range(len(catalog.classes))]
-    whole = max(1, sum(pixels))
+    total = max(1, sum(pixels))
     classes = tuple(
-        ClassPixels(c.id, c.name, count, count / whole) for c, count in zip(catalog.classes, pixels, strict=True)
+        ClassPixels(c.id, c.name, count, count / total) for c, count in zip(catalog.classes, pixels, strict=True)
     )
     return SplitReport(name, tuple(scenes), classes, sum(scene.ignored_pixels for scene in scenes))
 
 
 def _judge_split(split: SplitReport, pairs: int, problems: list[str], notes: list[str]) -> None:
-    """Note what a split as a whole lacks; one whose scenes have problems of their own is left alone."""
+    """Note what a split as a whole lacks, unless its scenes have problems of their own."""
     where = f"splits.{split.name}"
     if pairs == 0 and split.name != "test":
         problems.append(f"{where}: is empty; training needs scenes to learn from and others to judge by")

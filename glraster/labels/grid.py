@@ -1,4 +1,4 @@
-"""The rasters that a catalog names, and whether an image and its label lie on one grid."""
+"""The grid of a raster, and whether a label lies on the grid of its image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 from affine import Affine
 from rasterio.crs import CRS
 
-from glraster.errors import CatalogError
+from glraster.errors import CatalogError, GlrasterError, LabelError
 from glraster.names import is_path
 from glraster.raster.grid import Window
 from glraster.raster.source import OpenRaster
@@ -38,18 +38,27 @@ class ImageGrid:
     def georeferenced(self) -> bool:
         return not (self.transform.is_identity or self.transform.is_degenerate)
 
-    def mismatch(self, label: ImageGrid) -> str | None:
-        """How a label's grid differs from this image's; None where it does not, or where one has no georeference."""
+    def mismatch(self, label: ImageGrid, own_role: str = "its image") -> str | None:
+        """How a label's grid differs from this one.
+
+        Args:
+            label: the label's grid.
+            own_role: what this raster is to the label, for the message.
+
+        Returns:
+            The difference in words; None if there is none, or if sizes agree and one of both has no georeference.
+        """
+        own = f"{own_role} {self.path}"
         if label.shape != self.shape:
-            theirs, own = (f"{width} x {height} px" for height, width in (label.shape, self.shape))
-            return f"{label.path}: is {theirs}, its image {self.path} is {own}; both must be on one grid"
+            label_size, own_size = (f"{width} x {height} px" for height, width in (label.shape, self.shape))
+            return f"is {label_size}, {own} is {own_size}"
         if not (self.georeferenced and label.georeferenced):
             return None
         if self.crs is not None and label.crs is not None and self.crs != label.crs:
-            return f"{label.path}: is in {_name(label.crs)}, its image {self.path} in {_name(self.crs)}; {_WARP}"
+            return f"is in {_name(label.crs)}, {own} in {_name(self.crs)}"
         shift = self._shift_px(label)
         if shift > TOLERANCE_PX:
-            return f"{label.path}: lies {shift:.3g} px off its image {self.path}; {_WARP}"
+            return f"lies {shift:.3g} px off {own}"
         return None
 
     def _shift_px(self, label: ImageGrid) -> float:
@@ -62,27 +71,16 @@ class ImageGrid:
         return max(shifts)
 
 
-_WARP = "warp the label onto the image's grid (rio warp --like IMAGE)"
+class LabelRaster(OpenRaster):
+    """An open raster of label values. Raises LabelError if it cannot be opened or read."""
+
+    error = LabelError
 
 
-class CatalogRaster(OpenRaster):
-    """An open image or label of a catalog.
-
-    Raises:
-        CatalogError: on creation, where it is missing or no raster.
-    """
-
-    error = CatalogError
-
-    def __init__(self, name: str) -> None:
-        require_file(name)
-        super().__init__(name)
-
-
-def require_file(name: str) -> None:
-    """Refuse a local file that is not there."""
+def require_file(name: str, advice: str) -> None:
+    """Raise a LabelError with this advice if a local file does not exist."""
     if is_path(name) and not Path(name).exists():
-        raise CatalogError("does not exist; correct the catalog or its root", source=name)
+        raise LabelError("does not exist", where=name, advice=advice)
 
 
 def grid_of(raster: OpenRaster) -> ImageGrid:
@@ -91,12 +89,14 @@ def grid_of(raster: OpenRaster) -> ImageGrid:
 
 
 def attempt(problems: list[str], action: Callable[[], T]) -> T | None:
-    """What an action returns; where it fails, its problems are noted and None comes back."""
+    """Run an action; if it fails, add what went wrong to `problems` and return None."""
     try:
         return action()
     except CatalogError as error:
-        problems += [f"{error.source}: {text}" if error.source else text for text in error.problems]
-        return None
+        problems += [f"{error.where}: {text}" if error.where else text for text in error.problems]
+    except GlrasterError as error:
+        problems.append(str(error))
+    return None
 
 
 def _name(crs: CRS) -> str:

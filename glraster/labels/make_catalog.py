@@ -25,12 +25,12 @@ from glraster.catalog.records import raise_problems
 from glraster.config import NODATA, LandClass
 from glraster.errors import CatalogError, OutputError, UsageError
 from glraster.labels.check import CatalogReport, check_catalog
-from glraster.labels.grid import CatalogRaster
+from glraster.labels.grid import LabelRaster
 from glraster.model.published import DEEPGLOBE, INRIA
 from glraster.raster.georef import gsd_m
 from glraster.raster.mask import declared_classes, distinct_color
 from glraster.raster.reader import GSD_TOLERANCE
-from glraster.raster.source import gdal_session
+from glraster.raster.source import OpenRaster, gdal_session
 
 _CONTEXT_PX = 2448
 _MOST_CLASSES = 64
@@ -128,17 +128,17 @@ def folder_catalog(root: Path, target: Target, options: FolderOptions) -> Catalo
     if not 0 < options.val_share < 1:
         raise UsageError(f"--val-share {options.val_share:g} must lie between 0 and 1")
     path = _free_path(root, target)
-    found, problems = glob_pairs(_folder(root), options.images, options.labels)
-    raise_problems(problems, source=str(root))
-    if len(found) < 2:
+    pairs, problems = glob_pairs(_folder(root), options.images, options.labels)
+    raise_problems(problems, where=str(root))
+    if len(pairs) < 2:
         raise CatalogError(
-            "has one scene, which cannot be divided; write a catalog with a window for each split", source=str(root)
+            "has one scene, which cannot be divided; write a catalog with a window for each split", where=str(root)
         )
     shares = {"train": 1 - options.val_share, "val": options.val_share}
-    splits = seeded_split({pair.image: pair for pair in found}, shares, options.seed)
+    splits = seeded_split({pair.image: pair for pair in pairs}, shares, options.seed)
     with gdal_session():
-        meaning = _label_meaning(found, options.classes)
-        form = _image_form(found)
+        meaning = _label_meaning(pairs, options.classes)
+        form = _image_form(pairs)
     catalog = Catalog(
         name=Path(_folder(root)).name,
         classes=meaning.classes,
@@ -192,7 +192,7 @@ class _ImageForm:
 def _image_form(pairs: Sequence[Pair]) -> _ImageForm:
     bands, sides, sizes_m = [], [], []
     for pair in pairs:
-        with CatalogRaster(pair.image) as image:
+        with OpenRaster(pair.image) as image:
             bands.append(len(image.value_bands))
             sides.append(max(image.shape))
             sizes_m.append(gsd_m(image.crs, image.transform, *image.shape))
@@ -221,7 +221,7 @@ def _label_meaning(pairs: Sequence[Pair], named: Sequence[tuple[int, str]]) -> _
     """Classes and encoding that follow from the labels; of named classes only the first label is looked at."""
     seen = _Seen()
     for pair in pairs[:1] if named else pairs:
-        with CatalogRaster(pair.label) as label:
+        with LabelRaster(pair.label) as label:
             _look(label, seen)
     names = dict(named)
     if seen.values <= {0, NODATA} and NODATA in seen.values and names.keys() <= {0, 1}:
@@ -236,7 +236,7 @@ def _label_meaning(pairs: Sequence[Pair], named: Sequence[tuple[int, str]]) -> _
     return _LabelMeaning(_named_classes(names, seen), LabelEncoding("index"), ignore)
 
 
-def _look(label: CatalogRaster, seen: _Seen) -> None:
+def _look(label: LabelRaster, seen: _Seen) -> None:
     dataset = label.dataset
     if dataset.count >= 3:
         raise CatalogError(
@@ -247,11 +247,11 @@ def _look(label: CatalogRaster, seen: _Seen) -> None:
         source = RasterioWindow(block.left, block.top, block.width, block.height)
         values = label.read_bands(1, window=source)
         seen.values |= set(np.unique(values[label.read_masks(1, window=source) > 0]).tolist())
-    strange = sorted(value for value in seen.values if value not in range(NODATA + 1))
-    if strange or len(seen.values) > _MOST_CLASSES:
-        told = f"the value {strange[0]:g}" if strange else f"more than {_MOST_CLASSES} values"
+    beyond = sorted(value for value in seen.values if value not in range(NODATA + 1))
+    if beyond or len(seen.values) > _MOST_CLASSES:
+        evidence = f"the value {beyond[0]:g}" if beyond else f"more than {_MOST_CLASSES} values"
         raise CatalogError(
-            f"{label.path}: has {told}, so it holds no class ids; write the catalog by hand with labels.values"
+            f"{label.path}: has {evidence}, so it holds no class ids; write the catalog by hand with labels.values"
         )
     seen.values = {int(value) for value in seen.values}
     seen.declared |= {c.id: c for c in declared_classes(dataset)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
+import geopandas
 import numpy as np
 import numpy.typing as npt
 import pyogrio
@@ -14,12 +15,12 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
-from rasterio.warp import transform_bounds, transform_geom
+from rasterio.warp import transform_bounds
 
-from glraster.catalog import IGNORE, Catalog
 from glraster.catalog.records import LabelValue
-from glraster.errors import CatalogError
+from glraster.errors import LabelError
 from glraster.labels.grid import ImageGrid, require_file
+from glraster.labels.spec import LabelSpec, LabelWording
 from glraster.names import redact
 from glraster.raster.georef import raster_bounds
 from glraster.raster.grid import Window
@@ -35,76 +36,84 @@ class PolygonLabel:
     """A vector label: anything OGR opens, on the grid of one image.
 
     Its pixel values are codes: 0 outside the polygons, then one for every value of the class column in the order
-    of their first appearance. Of polygons that overlap, the later feature wins. A pixel belongs to a polygon that
+    of their first appearance. Where polygons overlap, the later feature wins. A pixel belongs to the polygon that
     holds its centre. Memory: the polygons that touch one window.
+
+    Raises:
+        LabelError: on creation, if the file has no such layer or column, no polygons, or lacks the CRS its image has.
     """
 
-    def __init__(self, path: str, catalog: Catalog, grid: ImageGrid) -> None:
-        self.name, self.path = path, redact(path)
+    def __init__(self, name: str, spec: LabelSpec, grid: ImageGrid) -> None:
+        self.name, self.path = name, redact(name)
         self._grid = grid
-        self._column = catalog.labels.column or ""
-        self._layer = catalog.labels.layer or _only_layer(path)
-        self._meanings = catalog.label_meanings()
-        background = catalog.labels.background
-        ids = {c.id: i for i, c in enumerate(catalog.classes)}
-        self._background = IGNORE if background is None else ids.get(background, IGNORE)
+        self._spec = spec
+        self._column = spec.column or ""
         self._values: list[LabelValue | None] = []
-        self._crs = self._check_layer()
+        self._layer, self._crs = self._check_layer()
 
-    def _check_layer(self) -> CRS | None:
+    def _check_layer(self) -> tuple[str, CRS | None]:
         try:
+            name = self._spec.layer or only_layer(self.name, self._spec.wording)
             with remote_vectors(self.name):
-                about = pyogrio.read_info(self.name, layer=self._layer)
-            crs = None if about["crs"] is None else CRS.from_user_input(about["crs"])
+                layer = pyogrio.read_info(self.name, layer=name)
+            crs = None if layer["crs"] is None else CRS.from_user_input(layer["crs"])
         except (DataSourceError, DataLayerError, RasterioError) as error:
-            raise CatalogError(f"cannot be read as vectors: {reason(error, self.name)}", source=self.path) from error
-        columns = [str(column) for column in about["fields"]]
+            raise LabelError(f"cannot be read as vectors: {reason(error, self.name)}", where=self.path) from error
+        columns = [str(column) for column in layer["fields"]]
         if self._column not in columns:
-            near = get_close_matches(self._column, columns, n=1)
-            told = f"did you mean {near[0]}?" if near else f"it has {', '.join(columns) or 'none'}"
-            raise CatalogError(f"has no column {self._column}; {told}", source=self.path)
-        if not {"Polygon", "Unknown"} & set(str(about["geometry_type"]).replace("Multi", "").split()):
-            raise CatalogError(f"holds {about['geometry_type']} geometries, not polygons", source=self.path)
+            similar = get_close_matches(self._column, columns, n=1)
+            hint = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(columns) or 'none'}"
+            raise LabelError(f"has no column {self._column}", where=self.path, advice=hint)
+        if not {"Polygon", "Unknown"} & set(str(layer["geometry_type"]).replace("Multi", "").split()):
+            raise LabelError(f"holds {layer['geometry_type']} geometries, not polygons", where=self.path)
         if (crs is None) != (self._grid.crs is None):
-            lacking, other = ("it", "its image") if crs is None else ("its image", "it")
-            raise CatalogError(
-                f"{lacking} has no CRS and {other} has one, so they cannot be laid on each other: {self._grid.path}; "
-                "assign the one that is missing",
-                source=self.path,
+            image = self._spec.wording.image
+            lacking, other = ("it", image) if crs is None else (image, "it")
+            raise LabelError(
+                f"{lacking} has no CRS and {other} has one, so they cannot be laid on each other: {self._grid.path}",
+                where=self.path,
+                advice="assign the one that is missing",
             )
-        return crs
+        return name, crs
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
         """The codes of a window of the image's grid, (height, width), and which pixels are valid: all."""
         shape = (window.height, window.width)
         transform = self._grid.transform @ Affine.translation(window.left, window.top)
-        burned = self._burned(transform, shape)
+        polygons = self._polygons_around(transform, shape)
         codes = np.full(shape, _BACKGROUND, np.int32)
-        if burned:
-            rasterize(burned, out=codes, transform=transform)
+        if len(polygons):
+            values = [self._code(value) for value in polygons[self._column].tolist()]
+            rasterize(zip(polygons.geometry, values, strict=True), out=codes, transform=transform)
         return codes, np.ones(shape, bool)
 
-    def _burned(self, transform: Affine, shape: tuple[int, int]) -> list[tuple[dict[str, Any], int]]:
-        """The polygons around a window in the image's CRS, each with its code, in the order of the features."""
+    def _polygons_around(self, transform: Affine, shape: tuple[int, int]) -> geopandas.GeoDataFrame:
+        """The polygons around a window in the image's CRS, in the order of the features."""
         bounds = raster_bounds(transform, *shape)
         try:
             if self._crs is not None and self._crs != self._grid.crs:
                 bounds = transform_bounds(self._grid.crs, self._crs, *bounds)
             with remote_vectors(self.name):
-                _, fids, encoded, columns = pyogrio.raw.read(
-                    self.name, layer=self._layer, columns=[self._column], bbox=bounds, force_2d=True, return_fids=True
+                polygons = geopandas.read_file(
+                    self.name,
+                    layer=self._layer,
+                    columns=[self._column],
+                    bbox=tuple(bounds),
+                    engine="pyogrio",
+                    force_2d=True,
+                    fid_as_index=True,
                 )
-            order = np.argsort(fids, kind="stable")
-            shapes = shapely.from_wkb(encoded[order])
-            kept = [i for i, shape_ in enumerate(shapes) if shape_ is not None and not shape_.is_empty]
-            geometries = [shapely.geometry.mapping(shapes[i]) for i in kept]
-            if geometries and self._crs is not None and self._crs != self._grid.crs:
-                geometries = transform_geom(self._crs, self._grid.crs, geometries)
+            polygons = polygons.sort_index(kind="stable")
+            polygons = polygons[~(polygons.geometry.isna() | polygons.geometry.is_empty)]
+            if self._grid.crs is not None and self._crs != self._grid.crs:
+                polygons = polygons.to_crs(self._grid.crs.to_wkt())
+                if not np.isfinite(polygons.total_bounds).all() and len(polygons):
+                    raise LabelError(f"has polygons that leave the CRS of {self._grid.path}", where=self.path)
         except (DataSourceError, DataLayerError, RasterioError, shapely.errors.GEOSException) as error:
-            told = reason(error, self.name)
-            raise CatalogError(f"cannot be read, it may be damaged: {told}", source=self.path) from error
-        values = columns[0][order].tolist()
-        return [(geometry, self._code(values[i])) for geometry, i in zip(geometries, kept, strict=True)]
+            raise LabelError(
+                f"cannot be read, it may be damaged: {reason(error, self.name)}", where=self.path
+            ) from error
+        return polygons
 
     def _code(self, value: object) -> int:
         known = value if isinstance(value, int | str) else None
@@ -115,11 +124,11 @@ class PolygonLabel:
         return self._values.index(known) + 1
 
     def meaning(self, code: int) -> int | None:
-        """The class index of a code, `IGNORE`, or None where its value is no class."""
+        """The class index of a code, `IGNORE`, or None if its value is no class."""
         if code == _BACKGROUND:
-            return self._background
+            return self._spec.background
         value = self._values[code - 1]
-        return None if value is None else self._meanings.get(value)
+        return None if value is None else self._spec.meanings.get(value)
 
     def describe(self, code: int) -> str:
         """The column's value of a code, for people."""
@@ -133,15 +142,18 @@ class PolygonLabel:
         """Nothing stays open between reads."""
 
 
-def _only_layer(path: str) -> str:
-    """The one layer with geometries of a vector file."""
-    require_file(path)
-    try:
-        with remote_vectors(path):
-            layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    except DataSourceError as error:
-        raise CatalogError(f"cannot be read as vectors: {reason(error, path)}", source=redact(path)) from error
-    if len(layers) != 1:
-        told = f"has the layers {', '.join(layers)}; choose one by labels.layer" if layers else "has no geometries"
-        raise CatalogError(told, source=redact(path))
+def only_layer(name: str, wording: LabelWording) -> str:
+    """The one layer with geometries of a vector file.
+
+    Raises:
+        LabelError: if there is none, or several, or the file does not exist.
+        DataSourceError: if it cannot be read as vectors.
+    """
+    require_file(name, wording.missing)
+    with remote_vectors(name):
+        layers = [str(layer) for layer, kind in pyogrio.list_layers(name) if kind is not None]
+    if not layers:
+        raise LabelError("has no geometries", where=redact(name))
+    if len(layers) > 1:
+        raise LabelError(f"has the layers {', '.join(layers)}", where=redact(name), advice=wording.layer)
     return layers[0]

@@ -12,11 +12,12 @@ from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
-from glraster.catalog import IGNORE, Catalog, Pair
-from glraster.catalog.records import color_code, raise_problems
-from glraster.errors import CatalogError
-from glraster.labels.grid import CatalogRaster, ImageGrid, attempt, grid_of
+from glraster.catalog import IGNORE
+from glraster.catalog.records import color_code
+from glraster.errors import LabelError
+from glraster.labels.grid import ImageGrid, LabelRaster, grid_of, require_file
 from glraster.labels.polygons import PolygonLabel
+from glraster.labels.spec import LabelSpec
 from glraster.names import redact
 from glraster.raster.grid import Window
 
@@ -39,35 +40,38 @@ class _Label(Protocol):
 
 
 class LabelReader:
-    """The label of one pair: windows of class indexes on the image's own grid.
+    """An open label: windows of class indexes on the grid of its image.
 
-    A class index is a position in `catalog.classes`, not an id; 255 is to be ignored. `grid` is the image's, `extent`
-    the part of it that the pair covers. `notes` are doubts that do not hinder. Use as a context manager, in the
-    process and thread that reads.
+    255 means ignored. `notes` are doubts that do not prevent reading. Use as a context manager, in the process and
+    thread that reads.
+
+    Args:
+        name: what GDAL or OGR opens.
+        spec: what its values mean.
+        grid: of the image, or of the map that is compared.
+        extent: the part of the grid to read; everything outside of it is ignored. All of it if None.
+        path: the name for messages, if `name` is a temporary file.
 
     Raises:
-        CatalogError: on creation, with all that hinders: a missing or unreadable file, another grid, an encoding that
-            the label does not have.
+        LabelError: on creation, if the label is missing or unreadable, lies on another grid, or does not have the
+            encoding of `spec`.
     """
 
-    def __init__(self, pair: Pair, catalog: Catalog) -> None:
-        self.pair = pair
-        problems: list[str] = []
-        grid = attempt(problems, lambda: _image_grid(pair.image))
-        label = attempt(problems, lambda: _open_label(pair.label, catalog, grid))
-        if grid is not None:
-            self.grid = grid
-            self.extent = Window(*pair.window) if pair.window else grid.extent
-            if self.extent.intersection(grid.extent) != self.extent:
-                height, width = grid.shape
-                problems.append(f"{grid.path}: the window {list(pair.window or ())} leaves its {height} x {width} px")
-            if isinstance(label, RasterLabel) and (mismatch := grid.mismatch(label.grid)):
-                problems.append(mismatch)
-        if problems and label is not None:
-            label.close()
-        raise_problems(problems)
-        assert label is not None
-        self._label: _Label = label
+    def __init__(
+        self, name: str, spec: LabelSpec, grid: ImageGrid, extent: Window | None = None, path: str | None = None
+    ) -> None:
+        self.path = path or redact(name)
+        self.grid = grid
+        self.extent = extent or grid.extent
+        self._spec = spec
+        self._label: _Label = PolygonLabel(name, spec, grid) if spec.encoding == "vector" else RasterLabel(name, spec)
+        self._label.path = self.path
+        mismatch = (
+            grid.mismatch(grid_of(self._label), spec.wording.image) if isinstance(self._label, RasterLabel) else None
+        )
+        if mismatch:
+            self.close()
+            raise LabelError(mismatch, where=self.path, advice=spec.wording.grid)
 
     @property
     def notes(self) -> list[str]:
@@ -77,21 +81,21 @@ class LabelReader:
         """Read a window of the image's grid.
 
         Args:
-            window: pixels of the image; it may reach beyond `extent`, where everything is to be ignored.
+            window: pixels of the image; it may reach beyond `extent`.
 
         Returns:
-            Class indexes (height, width), 255 where ignored, nodata, or outside.
+            Class indexes (height, width), 255 where ignored, nodata, or outside of `extent`.
 
         Raises:
-            CatalogError: where the label cannot be read, or has a value that is no class.
+            LabelError: if the label cannot be read, or has a value that is no class.
         """
         indexes, unknown = self.read_with_unknown(window)
         if unknown:
-            raise CatalogError(unknown_text(unknown), source=redact(self.pair.label))
+            raise self.unknown_values(unknown)
         return indexes
 
     def read_with_unknown(self, window: Window) -> tuple[UInt8Array, dict[str, int]]:
-        """As `read`, with pixel counts of the label values that are no class instead of an error for them."""
+        """As `read`, but values that are no class are ignored and returned with their pixel counts."""
         indexes = np.full((window.height, window.width), IGNORE, np.uint8)
         inside = window.intersection(self.extent)
         if inside is None:
@@ -103,6 +107,15 @@ class LabelReader:
         )
         indexes[target], unknown = _classify(values, valid, self._label)
         return indexes, unknown
+
+    def unknown_values(self, pixel_counts: Mapping[str, int]) -> LabelError:
+        """The error for label values that are no class, by their pixel counts."""
+        listed = [f"{value} ({count} px)" for value, count in list(pixel_counts.items())[:_LISTED_VALUES]]
+        more = len(pixel_counts) - len(listed)
+        values = ", ".join(listed) + (f" and {more} more" if more else "")
+        return LabelError(
+            f"has label values that are no class: {values}", where=self.path, advice=self._spec.wording.values
+        )
 
     def __enter__(self) -> LabelReader:
         return self
@@ -116,20 +129,17 @@ class LabelReader:
         self._label.close()
 
 
-class RasterLabel(CatalogRaster):
-    """An open raster label; of an rgb one the values are colour codes, three bits for red, green and blue."""
+class RasterLabel(LabelRaster):
+    """An open raster label. The values of an rgb label are colour codes, three bits for red, green and blue."""
 
-    def __init__(self, path: str, catalog: Catalog) -> None:
-        super().__init__(path)
-        self._rgb = catalog.labels.encoding == "rgb"
-        self._catalog = catalog
-        self._meanings = catalog.label_meanings()
-        self.grid = grid_of(self)
+    def __init__(self, name: str, spec: LabelSpec) -> None:
+        require_file(name, spec.wording.missing)
+        super().__init__(name)
+        self._spec = spec
+        self._rgb = spec.encoding == "rgb"
         self._indexes = [1, 2, 3] if self._rgb else [1]
-        problem = _form_problem(self.dataset, catalog)
-        if problem:
-            self.close()
-            raise CatalogError(problem, source=self.path)
+        with self.closed_on_error():
+            _check_form(self.dataset, self.path, spec)
         flags = [self.dataset.mask_flag_enums[i - 1] for i in self._indexes]
         self._all_valid = all(flag == [MaskFlags.all_valid] for flag in flags)
 
@@ -145,8 +155,8 @@ class RasterLabel(CatalogRaster):
         return _color_codes(pixels) if self._rgb else pixels[0], valid
 
     def meaning(self, value: Any) -> int | None:
-        """The class index of a value, `IGNORE`, or None where it is no class."""
-        return self._meanings.get(value)
+        """The class index of a value, `IGNORE`, or None if it is no class."""
+        return self._spec.meanings.get(value)
 
     def describe(self, value: Any) -> str:
         if not self._rgb:
@@ -157,42 +167,34 @@ class RasterLabel(CatalogRaster):
         """A nodata value that is a class too: easily set by mistake, and the class is never learned."""
         nodata = self.dataset.nodata
         value = color_code((nodata,) * 3) if self._rgb and nodata is not None else nodata
-        meaning = None if value is None else self._meanings.get(value)
-        if meaning in (None, IGNORE):
+        class_index = None if value is None else self.meaning(value)
+        if class_index is None or class_index == IGNORE:
             return []
-        name = self._catalog.classes[meaning].name
+        name = self._spec.class_names[class_index]
         return [
             f"{self.path}: declares {nodata:g} as nodata, which is the class {name}; its pixels are ignored (if they "
             "should not be: rio edit-info --unset-nodata)"
         ]
 
 
-def _image_grid(path: str) -> ImageGrid:
-    with CatalogRaster(path) as raster:
-        return grid_of(raster)
-
-
-def _open_label(path: str, catalog: Catalog, grid: ImageGrid | None) -> RasterLabel | PolygonLabel | None:
-    if catalog.labels.encoding != "vector":
-        return RasterLabel(path, catalog)
-    # polygons have no grid of their own: without the image there is nothing to check them against
-    return None if grid is None else PolygonLabel(path, catalog, grid)
-
-
-def _form_problem(dataset: DatasetReader, catalog: Catalog) -> str | None:
-    """What makes a raster no label of the catalog's encoding."""
-    encoding = catalog.labels.encoding
-    if dataset.count == 0:
-        return "holds no raster band"
-    if "complex" in dataset.dtypes[0]:
-        return "has complex pixels, so it is no label"
-    if encoding == "rgb" and dataset.count < 3:
-        return f"has {dataset.count} bands and the encoding rgb needs 3; use encoding: index"
-    if encoding == "rgb" and dataset.dtypes[0] != "uint8":
-        return f"is {dataset.dtypes[0]}, and rgb labels are uint8"
-    if encoding != "rgb" and dataset.count >= 3:
-        return f"has {dataset.count} bands, so it is a coloured mask and not {encoding}; use encoding: rgb"
-    return None
+def _check_form(dataset: DatasetReader, path: str, spec: LabelSpec) -> None:
+    """Raise a LabelError if a raster cannot have the encoding of the spec."""
+    encoding, bands, dtype = spec.encoding, dataset.count, dataset.dtypes[0] if dataset.count else ""
+    advice = ""
+    if bands == 0:
+        what = "holds no raster band"
+    elif "complex" in dtype:
+        what = "has complex pixels, so it is no label"
+    elif encoding == "rgb" and bands < 3:
+        what, advice = f"has {bands} bands and the encoding rgb needs 3", spec.wording.encoding.format("index")
+    elif encoding == "rgb" and dtype != "uint8":
+        what = f"is {dtype}, and rgb labels are uint8"
+    elif encoding != "rgb" and bands >= 3:
+        what = f"has {bands} bands, so it is a coloured mask and not {encoding}"
+        advice = spec.wording.encoding.format("rgb")
+    else:
+        return
+    raise LabelError(what, where=path, advice=advice)
 
 
 def _color_codes(pixels: npt.NDArray[Any]) -> UInt8Array:
@@ -202,34 +204,26 @@ def _color_codes(pixels: npt.NDArray[Any]) -> UInt8Array:
 
 def _classify(values: npt.NDArray[Any], valid: BoolArray, label: _Label) -> tuple[UInt8Array, dict[str, int]]:
     """Class indexes of label values, and the pixel counts of those that are no class."""
-    seen = values[valid]
+    valid_values = values[valid]
     if values.dtype == np.uint8:
-        counts = np.bincount(seen, minlength=256)
-        found = np.flatnonzero(counts)
-        counts, places = counts[found], None
+        counts = np.bincount(valid_values, minlength=256)
+        distinct = np.flatnonzero(counts)
+        counts, places = counts[distinct], None
     else:
-        found, places, counts = np.unique(seen, return_inverse=True, return_counts=True)
-    meanings = [label.meaning(value) for value in found.tolist()]
+        distinct, places, counts = np.unique(valid_values, return_inverse=True, return_counts=True)
+    meanings = [label.meaning(value) for value in distinct.tolist()]
     indexes = np.array([IGNORE if meaning is None else meaning for meaning in meanings], np.uint8)
     unknown = {
         label.describe(value): int(count)
-        for value, count, meaning in zip(found.tolist(), counts, meanings, strict=True)
+        for value, count, meaning in zip(distinct.tolist(), counts, meanings, strict=True)
         if meaning is None
     }
     if places is None:
         table = np.full(256, IGNORE, np.uint8)
-        table[found] = indexes
+        table[distinct] = indexes
         classified = table[values]
         classified[~valid] = IGNORE
     else:
         classified = np.full(values.shape, IGNORE, np.uint8)
         classified[valid] = indexes[places]
     return classified, unknown
-
-
-def unknown_text(unknown: Mapping[str, int]) -> str:
-    """What to say of label values that are no class, by their pixel counts."""
-    listed = [f"{value} ({count} px)" for value, count in list(unknown.items())[:_LISTED_VALUES]]
-    more = len(unknown) - len(listed)
-    told = ", ".join(listed) + (f" and {more} more" if more else "")
-    return f"has label values that are no class: {told}; add them to classes, labels.values or ignore"

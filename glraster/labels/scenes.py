@@ -1,4 +1,4 @@
-"""Labelled scenes on the ground sample distance that a model learns at: image and label, window by window."""
+"""Labelled scenes at the ground sample distance of a catalog: image and label, window by window."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ import numpy.typing as npt
 
 from glraster.catalog import IGNORE, Catalog, Pair
 from glraster.errors import CatalogError, SceneError
+from glraster.labels.grid import ImageGrid, grid_of, require_file
 from glraster.labels.reader import LabelReader
+from glraster.labels.spec import CATALOG_WORDING, catalog_labels
 from glraster.raster.grid import Window, WorkingAxis
 from glraster.raster.reader import Scene
+from glraster.raster.source import OpenRaster
 
 MOST_OPEN = 64
-"""Scenes that are held open at once: each is two files or more, and systems allow a process some hundreds."""
+"""Scenes that are open at once: each is two files or more, and systems allow a process some hundreds."""
 
 _LABEL_PIXELS = 2**24
-"""Label pixels in memory at once, where a label is much finer than the grid that is learned on."""
+"""Label pixels in memory at once, if a label is much finer than the working grid."""
 
 
 class LabelledScene:
-    """An open image and its label on one working grid; `area` is what samples may show, in working pixels."""
+    """An open image and its label on one working grid; `area` is the part that samples may show, in working pixels."""
 
     def __init__(self, scene: Scene, labels: LabelReader, area: Window) -> None:
         self._scene, self._labels, self.area = scene, labels, area
@@ -64,53 +67,74 @@ class LabelledScene:
 def open_image(catalog: Catalog, pair: Pair) -> tuple[Scene, Window]:
     """Open the image of a pair at the catalog's ground sample distance, as `segment` reads it.
 
-    A scene that is no more than 10 % off, or has no CRS that tells metres, is read in its own pixels.
+    A scene whose GSD differs by no more than 10 %, or whose CRS does not tell metres, is read in its own pixels.
 
     Returns:
-        The open scene, and the working pixels of it that the pair means.
+        The open scene, and the part of its working grid that the pair covers.
 
     Raises:
-        CatalogError: where it cannot be opened, or is much too coarse.
+        LabelError, SceneError: if it is missing or cannot be opened.
+        CatalogError: if it is much too coarse, or smaller than the pair's window.
     """
-    try:
-        scene = Scene(pair.image, catalog.indexes, catalog.bands)
-    except SceneError as error:
-        raise CatalogError(str(error)) from error
-    if catalog.gsd_m is not None and scene.gsd_m is not None:
-        try:
-            scene.resample_to(catalog.gsd_m)
-        except SceneError as error:
-            coarse = max(scene.gsd_m)
-            scene.close()
-            raise CatalogError(
-                f"its pixels of {coarse:.3g} m are too coarse to be read at gsd_m {catalog.gsd_m:g} of the catalog",
-                source=scene.path,
-            ) from error
-    used = Window(*pair.window) if pair.window else scene.extent
-    top, bottom = _working_pixels(scene.grid.rows, used.top, used.bottom)
-    left, right = _working_pixels(scene.grid.columns, used.left, used.right)
+    require_file(pair.image, CATALOG_WORDING.missing)
+    scene = Scene(pair.image, catalog.indexes, catalog.bands)
+    with scene.closed_on_error():
+        part = _part(pair, grid_of(scene))
+        if catalog.gsd_m is not None and scene.gsd_m is not None:
+            _resample(scene, max(scene.gsd_m), catalog.gsd_m)
+    top, bottom = _working_pixels(scene.grid.rows, part.top, part.bottom)
+    left, right = _working_pixels(scene.grid.columns, part.left, part.right)
     return scene, Window(top, left, bottom - top, right - left)
+
+
+def _resample(scene: Scene, own_gsd_m: float, gsd_m: float) -> None:
+    try:
+        scene.resample_to(gsd_m)
+    except SceneError as error:
+        raise CatalogError(
+            f"its pixels of {own_gsd_m:.3g} m are too coarse to be read at gsd_m {gsd_m:g} of the catalog",
+            where=scene.path,
+        ) from error
+
+
+def _part(pair: Pair, grid: ImageGrid) -> Window:
+    """The pixels of an image that a pair covers."""
+    if pair.window is None:
+        return grid.extent
+    part = Window(*pair.window)
+    if part.intersection(grid.extent) != part:
+        height, width = grid.shape
+        raise CatalogError(f"the window {list(pair.window)} leaves its {height} x {width} px", where=grid.path)
+    return part
+
+
+def open_labels(catalog: Catalog, pair: Pair, scene: OpenRaster) -> LabelReader:
+    """Open the label of a pair on the grid of its open image.
+
+    Raises:
+        LabelError: if it cannot be read, or lies on another grid.
+        CatalogError: if the image is smaller than the pair's window.
+    """
+    grid = grid_of(scene)
+    return LabelReader(pair.label, catalog_labels(catalog), grid, _part(pair, grid))
 
 
 def open_pair(catalog: Catalog, pair: Pair) -> LabelledScene:
     """Open an image and its label; use as a context manager."""
     scene, area = open_image(catalog, pair)
-    try:
-        return LabelledScene(scene, LabelReader(pair, catalog), area)
-    except CatalogError:
-        scene.close()
-        raise
+    with scene.closed_on_error():
+        return LabelledScene(scene, open_labels(catalog, pair, scene), area)
 
 
 class OpenScenes:
-    """The scenes of some pairs, opened when they are wanted; the `most` last used stay open."""
+    """The scenes of some pairs, opened when first used; the `most` last used ones stay open."""
 
     def __init__(self, catalog: Catalog, pairs: Sequence[Pair], most: int = MOST_OPEN) -> None:
         self._catalog, self._pairs, self._most = catalog, pairs, most
         self._open: OrderedDict[int, LabelledScene] = OrderedDict()
 
     def __getitem__(self, number: int) -> LabelledScene:
-        """The open scene of pair `number`; it may be closed when another one is asked for."""
+        """The open scene of pair `number`; a later call for another pair may close it."""
         if number not in self._open:
             if len(self._open) >= self._most:
                 self._open.popitem(last=False)[1].close()
@@ -129,16 +153,16 @@ class OpenScenes:
 
 @contextmanager
 def warnings_once() -> Iterator[None]:
-    """Scenes are opened again and again: each warning of a reader once, and none of a missing georeference.
+    """Log each warning of a scene once, although scenes are opened again and again.
 
-    That one speaks of maps, and here are none.
+    The warning of a missing georeference is dropped: it is about maps, and none is written here.
     """
-    told: set[str] = set()
+    logged: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        known = text in told or "has no georeference" in text
-        told.add(text)
+        known = text in logged or "has no georeference" in text
+        logged.add(text)
         return not known
 
     logger = logging.getLogger("glraster.raster.reader")

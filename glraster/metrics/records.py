@@ -98,8 +98,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class ClassArea:
-    """A class as the map and a sample of points see it: areas in m² or, without a CRS, in pixels.
+class ClassEstimate:
+    """What a map and a sample of points say of a class: areas in m² or, without a CRS, in pixels.
 
     Every `..._margin` is half of a 95 % interval.
     """
@@ -126,7 +126,7 @@ class PointEvaluation:
 
     prediction: str
     truth: str
-    classes: tuple[ClassArea, ...]
+    classes: tuple[ClassEstimate, ...]
     confusion: Confusion
     proportions: Scores
     unit: Literal["m2", "px"]

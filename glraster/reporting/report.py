@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from glraster.config import LandClass
-from glraster.errors import CatalogError, OutputError, UsageError
+from glraster.errors import OutputError, UsageError
 from glraster.evaluation.evaluate import EvaluateOptions, Tolerance, evaluate
-from glraster.evaluation.truth import TruthOptions, as_truth_error, opened_truth, own_classes
+from glraster.evaluation.truth import TruthOptions, opened_truth, own_classes
 from glraster.metrics.records import Evaluation, PointEvaluation
 from glraster.names import redact
 from glraster.raster.georef import gsd_m
@@ -218,11 +218,8 @@ def _view(
 def _truth_layers(mask: Mask, classes: tuple[LandClass, ...], options: ReportOptions) -> tuple[Picture, Picture]:
     """The truth in the classes' colours, and where the map differs from it."""
     assert options.truth is not None
-    try:
-        with opened_truth(mask, options.truth, options.meaning) as (reader, legend):
-            truth = sampled(reader.read, mask.extent, _SIDE_PX)
-    except CatalogError as error:
-        raise as_truth_error(error, options.truth) from error
+    with opened_truth(mask, options.truth, options.meaning) as (reader, legend):
+        truth = sampled(reader.read, mask.extent, _SIDE_PX)
     prediction = legend.table[sampled(mask.read, mask.extent, _SIDE_PX)]
     shown = _shown_indexes(legend.names, classes)
     return (

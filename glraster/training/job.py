@@ -113,7 +113,7 @@ def look(catalog: Catalog, recipe: Recipe) -> Findings:
     report = check_catalog(catalog)
     report.require_sound(catalog.source)
     if not catalog.train or not catalog.val:
-        raise CatalogError("needs a train and a val split", source=catalog.source)
+        raise CatalogError("needs a train and a val split", where=catalog.source)
     for pair in catalog.val:
         open_image(catalog, pair)[0].close()
     found = next(split.classes for split in report.splits if split.name == "train")

@@ -65,9 +65,9 @@ def survey(catalog: Catalog, pairs: Sequence[Pair]) -> Survey:
             if number in chosen:
                 _add_values(sums, scene, area)
     if len(dtypes) > 1:
-        raise CatalogError(f"images differ in dtype: {', '.join(sorted(dtypes))}", source=catalog.source)
+        raise CatalogError(f"images differ in dtype: {', '.join(sorted(dtypes))}", where=catalog.source)
     if not sums.count:
-        raise CatalogError("the images of splits.train have no valid pixel; check their nodata", source=catalog.source)
+        raise CatalogError("the images of splits.train have no valid pixel; check their nodata", where=catalog.source)
     mean, std = sums.moments()
     return Survey(dtypes.pop(), tuple(mean.tolist()), tuple(std.tolist()), pixels)
 

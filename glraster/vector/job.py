@@ -210,8 +210,7 @@ def _catalog_classes(options: VectorizeOptions) -> tuple[LandClass, ...]:
         return ()
     from glraster.catalog import load_catalog
 
-    catalog = load_catalog(options.catalog)
-    return (*catalog.classes, *catalog.ignored)
+    return load_catalog(options.catalog).label_classes
 
 
 def _wanted(texts: tuple[str, ...] | None, classes: tuple[LandClass, ...]) -> frozenset[int] | None:

@@ -142,7 +142,7 @@ def write(batches: Iterator[pa.RecordBatch], path: str, form: LayerForm) -> None
     except (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, RuntimeError, OSError) as error:
         if failures:
             raise failures[0] from None
-        raise OutputError(f"{path}: cannot be written: {' '.join(str(error).split())}") from error
+        raise OutputError(f"cannot be written: {' '.join(str(error).split())}", where=path) from error
     if failures:
         raise failures[0]
 
@@ -182,7 +182,7 @@ def _write_parquet(batches: Iterator[pa.RecordBatch], path: str, form: LayerForm
             for batch in batches:
                 writer.write_batch(batch.cast(plain).replace_schema_metadata(metadata))
     except (pa.ArrowException, OSError) as error:
-        raise OutputError(f"{path}: cannot be written: {' '.join(str(error).split())}") from error
+        raise OutputError(f"cannot be written: {' '.join(str(error).split())}", where=path) from error
 
 
 def _projjson(crs: str | None) -> Any:

@@ -135,10 +135,11 @@ def _write_file(job: VectorizeJob, batches: Iterator[pa.RecordBatch], tally: _Ta
             if job.form.ending == ".gpkg":
                 add_style(unfinished, job.form.layer, job.classes_of(tally.polygons))
         except (OutputError, OSError, sqlite3.Error) as error:
-            full = shutil.disk_usage(unfinished.parent).free < _LITTLE_SPACE
-            reason = "no space left on device; free some or choose another folder" if full else str(error)
-            reason = reason.removeprefix(f"{unfinished}: ").removeprefix("cannot be written: ")
-            raise OutputError(f"{output}: cannot be written: {reason}") from error
+            if shutil.disk_usage(unfinished.parent).free < _LITTLE_SPACE:
+                what, advice = "cannot be written: no space left on device", "free some or choose another folder"
+            else:
+                what, advice = error.what if isinstance(error, OutputError) else f"cannot be written: {error}", ""
+            raise OutputError(what, where=str(output), advice=advice) from error
 
 
 def _batches(

@@ -6,6 +6,7 @@ import json
 import shlex
 
 import numpy as np
+import pyogrio
 import pytest
 import shapely
 from affine import Affine
@@ -159,6 +160,30 @@ def test_other_grid_is_an_error_whose_command_helps(pair, run, tmp_path, evaluat
     expected[50:650, 80:1100] = shifted
     assert evaluated(mask, command[3])["confusion"] == by_pixels(ids, expected).tolist()
     assert evaluated(mask, truth, "--resample")["confusion"] == by_pixels(ids, expected).tolist()
+
+
+def test_messages_about_a_resampled_truth_name_its_own_file(pair, run, tmp_path):
+    mask, _, _, true = pair
+    strange = np.where(true == 7, 42, true)[50:650, 80:1100].astype(np.uint8)
+    truth = write_truth(tmp_path / "moved.tif", strange, transform=HALF_METRE @ Affine.translation(80, 50))
+    outcome = run("evaluate", mask, truth, "--resample")
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"glraster: error: {truth}: has label values that are no class: 42 (")
+    assert "leave them out with --ignore" in outcome.err
+
+
+def test_a_truth_of_two_layers_is_chosen_from_by_the_option(pair, run, tmp_path):
+    mask, *_ = pair
+    boxes = [shapely.box(500_000, 5_299_900, 500_100, 5_300_000)]
+    for layer in ("a", "b"):
+        pyogrio.raw.write(
+            tmp_path / "two.gpkg", shapely.to_wkb(np.array(boxes)), [np.array([3])], ["class"],
+            geometry_type="Polygon", crs="EPSG:32633", layer=layer, append=layer == "b",
+        )  # fmt: skip
+    outcome = run("evaluate", mask, tmp_path / "two.gpkg")
+    assert outcome.code == 1
+    assert "has the layers a, b; choose one with --layer" in outcome.err
+    assert run("evaluate", mask, tmp_path / "two.gpkg", "--layer", "b").code == 0
 
 
 def test_resample_crosses_coordinate_systems(pair, evaluated, tmp_path):

@@ -35,6 +35,9 @@ splits:
 """
 
 
+LISTED = "[{image: a_rgb.tif, label: a_label.tif}, {image: b_rgb.tif, label: b_label.tif}]"
+
+
 def half_water(height: int = 20, width: int = 30) -> Pixels:
     label = np.full((1, height, width), 7, np.uint8)
     label[:, height // 2 :] = 2
@@ -120,7 +123,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "label is cut off": (lambda t: compressed(t, "b_label.tif", 1), r"b_label.tif: "),
     "bands": (
         lambda t: write_image(t, landscape(40, 30, 2)),
-        r"b_rgb.tif: has 2 bands without alpha, the catalog says 3",
+        r"b_rgb.tif: has 2 bands without alpha, the model needs 3",
     ),
     "alpha is no band": (
         lambda t: write_image(t, landscape(40, 30, 3), photometric="MINISBLACK", alpha="YES"),
@@ -145,6 +148,14 @@ def test_a_damaged_end_of_an_image_is_found(town: Path) -> None:
     write_raster(town.with_name("b_label.tif"), half_water(600, 600))
     compressed(town, "b_rgb.tif", 3)
     assert any("b_rgb.tif: cannot be" in problem for problem in check(town).problems)
+
+
+def test_a_missing_image_and_its_unreadable_label_are_both_told(town: Path) -> None:
+    town.with_name("b_rgb.tif").unlink()
+    town.with_name("b_label.tif").write_text("no raster")
+    image, label = check(town, '{images: "?_rgb.tif", labels: "?_label.tif"}', LISTED).problems
+    assert image.endswith("b_rgb.tif: does not exist; correct the catalog or its root")
+    assert "b_label.tif: cannot be opened as a raster" in label
 
 
 def test_every_missing_file_is_listed_once(town: Path) -> None:
