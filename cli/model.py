@@ -62,7 +62,7 @@ def describe_command(model: str, output: Path | None, overwrite: bool) -> None:
 
     Without --output the item is printed.
     """
-    from glraster.interchange.describe import describe_model
+    from glraster.interchange.models import describe_model
 
     item = describe_model(model, output, overwrite=overwrite)
     click.echo(json.dumps(item, indent=2) if output is None else f"{output}: STAC item {item['id']}")
@@ -79,7 +79,7 @@ def export_command(model: str, output: str, tile_px: int | None, overwrite: bool
 
     The QGIS plugin Deepness reads its metadata. Needs the extra: pip install 'glraster[onnx]'.
     """
-    from glraster.interchange.export import export_model
+    from glraster.interchange.models import export_model
 
     result = export_model(model, Path(output), tile_px=tile_px, overwrite=overwrite)
     size = f"tiles of {result.tile_px} px, {result.bytes / 2**20:.1f} MiB"

@@ -18,6 +18,7 @@ MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
 _SHA256_MULTIHASH = "1220"
+_SPDX = ("MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0")
 _PAPER = "https://arxiv.org/abs/1905.06368"
 
 
@@ -26,14 +27,14 @@ def model_item(file: Path, spec: ModelSpec, folder: Path) -> dict[str, Any]:
 
     Args:
         file: the model file.
-        spec: what it says of itself.
-        folder: where the item will lie; it names the file relative to it.
+        spec: the file's metadata.
+        folder: the item's folder; the item links to the file relative to it.
 
     Returns:
-        A STAC item as JSON values. It has no geometry: a model file does not tell where its training data lie.
+        A STAC item as JSON values. It has no geometry: a model file does not know where its training data lie.
 
     Raises:
-        ModelError: where the file cannot be read.
+        ModelError: the file cannot be read.
     """
     sha256 = file_sha256(file)
     name = f"glraster-{sha256[:12]}"
@@ -78,7 +79,7 @@ def model_item(file: Path, spec: ModelSpec, folder: Path) -> dict[str, Any]:
 
 
 def _input(spec: ModelSpec) -> dict[str, Any]:
-    """One tile in full resolution; the thumbnail of its surroundings is made from the same pixels."""
+    """One tile in full resolution; the thumbnail of its surroundings is read from the same pixels."""
     bands = spec.architecture.bands
     mean, std = (values * bands if len(values) == 1 else values for values in (spec.mean, spec.std))
     scaling = [
@@ -122,30 +123,29 @@ def _hyperparameters(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _bands(spec: ModelSpec) -> list[str]:
-    """Names by position: a model file tells how many bands it sees, not what they are."""
+    """Names by position: a model file knows how many bands it reads, not what they are."""
     return [f"band-{i}" for i in range(1, spec.architecture.bands + 1)]
 
 
 def _date(provenance: Mapping[str, object], file: Path) -> str:
-    """When the model was made: as it says itself, or the time of its file."""
+    """The date of the training in the provenance; the time of the file if there is none."""
     try:
-        made = datetime.fromisoformat(str(provenance.get("date")))
+        date = datetime.fromisoformat(str(provenance.get("date")))
     except ValueError:
-        made = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-    made = made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)
-    return made.strftime("%Y-%m-%dT%H:%M:%SZ")
+        date = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    date = date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    return date.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _licence(provenance: Mapping[str, object]) -> dict[str, Any]:
-    """STAC's licence is an SPDX identifier or "other"; the model's own words stay with its provenance."""
-    told = str(provenance.get("licence") or "")
-    first = told.split(" ")[0].rstrip(",;")
-    known = first in ("MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0")
-    return {"license": first if known else "other"} if told else {}
+    """An SPDX identifier, or "other" for any other licence, as STAC asks; its full text stays in the provenance."""
+    licence = str(provenance.get("licence") or "")
+    identifier = licence.split(" ")[0].rstrip(",;")
+    return {"license": identifier if identifier in _SPDX else "other"} if licence else {}
 
 
 def _finite(value: Any) -> Any:
-    """Without the numbers that JSON lacks."""
+    """Replace NaN and infinity, which JSON lacks, by null."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,14 +1,16 @@
-"""Import the authors' checkpoints and describe model files."""
+"""Import the authors' checkpoints; tell what model files hold; describe and export them for other programs."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from glraster.errors import OutputError
-from glraster.model.checkpoint import model_id, read_spec
+from glraster.interchange.mlm import model_item
+from glraster.interchange.publish import check_free, publish, publish_json
+from glraster.model.checkpoint import load, model_id, read_spec, save
 from glraster.model.default import model_path
 
 
@@ -23,13 +25,12 @@ def import_model(
     """Write one model file from the authors' checkpoints; see `glraster.model.official.import_official`.
 
     Returns:
-        What `model_info` says of the new file.
+        The `model_info` of the new file.
 
     Raises:
-        ModelError: where a checkpoint is not what its slot needs.
-        OutputError: where the output exists or cannot be written.
+        ModelError: a checkpoint is not what its slot needs.
+        OutputError: the output exists or cannot be written.
     """
-    from glraster.model.checkpoint import save
     from glraster.model.official import import_official
 
     if os.path.lexists(output) and not overwrite:
@@ -40,6 +41,72 @@ def import_model(
 
 
 def model_info(name: str | Path) -> dict[str, Any]:
-    """What a model file, or "default", says of itself, and its identity, as JSON values."""
+    """The identity and the metadata of a model file, or of "default", as JSON values."""
     path = model_path(name)
     return {"model": model_id(path), **asdict(read_spec(path))}
+
+
+def describe_model(
+    name: str | os.PathLike[str], output: Path | None = None, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Describe a model as a STAC item with the Machine Learning Model extension.
+
+    Args:
+        name: a model file, or "default".
+        output: where to write the item; it is not written if None.
+        overwrite: replace an item that exists.
+
+    Returns:
+        The item as JSON values; its link to the model is relative to the output's folder, or to the current one.
+
+    Raises:
+        ModelError: the model cannot be read.
+        OutputError: the output exists or cannot be written.
+    """
+    if output is not None:
+        check_free(output, overwrite)
+    file = model_path(name)
+    folder = Path.cwd() if output is None else output.absolute().parent
+    item = model_item(file, read_spec(file), folder)
+    if output is not None:
+        publish_json(output, item)
+    return item
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The ONNX file, its size, the side of its tile, and its largest deviation from torch in probability."""
+
+    output: str
+    bytes: int
+    tile_px: int
+    deviation: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return asdict(self)
+
+
+def export_model(
+    name: str | os.PathLike[str], output: Path, *, tile_px: int | None = None, overwrite: bool = False
+) -> ExportResult:
+    """Write the single-input ONNX form of a model; it appears whole or not at all.
+
+    Args:
+        name: a model file, or "default".
+        output: usually `*.onnx`.
+        tile_px: side of the image that the ONNX form takes, a multiple of 4; the model's tile if None.
+        overwrite: replace an output that exists.
+
+    Raises:
+        UsageError: the packages of the extra `onnx` are missing, or the side is impossible.
+        ModelError: the model cannot be read, or its ONNX form gives other results.
+        OutputError: the output exists or cannot be written.
+    """
+    from glraster.interchange.onnx_export import export_onnx
+
+    check_free(output, overwrite)
+    network, spec = load(model_path(name))
+    exported = export_onnx(network, spec, tile_px)
+    publish(output, exported.content)
+    return ExportResult(str(output), len(exported.content), exported.tile_px, exported.deviation)

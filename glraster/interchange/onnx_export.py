@@ -26,7 +26,7 @@ from glraster.raster.resize import resize_weights
 
 OPSET = 18
 TOLERANCE = 1e-3
-"""How far probabilities of the ONNX form may be from torch's."""
+"""Largest difference allowed between the probabilities of the ONNX form and torch's."""
 
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 _BYTE = 255.0
@@ -34,7 +34,7 @@ _BYTE = 255.0
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An ONNX file's content, the side of its tile, and how far its probabilities are from torch's at most."""
+    """An ONNX file's content, the side of its tile, and the largest difference of its probabilities from torch's."""
 
     content: bytes
     tile_px: int
@@ -42,10 +42,10 @@ class OnnxModel:
 
 
 class SingleTile(nn.Module):
-    """A GLNet as a function of one tile: the tile is also all the surroundings that the global branch sees.
+    """A GLNet as a function of one tile: the global branch sees no more than this tile.
 
     Input (1, bands, side, side), normalised as the model's spec says; output (1, classes, side, side) probabilities.
-    The thumbnail keeps the scale at which the model was trained to see its context.
+    The thumbnail has the scale that the global branch was trained on.
     """
 
     shrink: Tensor
@@ -55,7 +55,7 @@ class SingleTile(nn.Module):
         self.network = network
         self.side = side
         thumbnail_px = max(1, round(side * spec.thumbnail_px / spec.context_px))
-        # as matrix products the anti-aliased resizing means the same to every runtime
+        # anti-aliased resizing differs between ONNX runtimes, a matrix product does not
         self.register_buffer("shrink", torch.from_numpy(resize_weights(side, thumbnail_px)))
 
     def forward(self, tile: Tensor) -> Tensor:
@@ -79,19 +79,19 @@ class SingleTile(nn.Module):
 
 
 def export_onnx(network: GLNet, spec: ModelSpec, side: int | None = None) -> OnnxModel:
-    """Turn a model into its single-input ONNX form, and hold it to torch on a test image.
+    """Turn a model into its single-input ONNX form and compare it with torch on a test image.
 
     Args:
         network: in eval mode, on the CPU.
-        spec: what it is.
-        side: of the tile in pixels, a multiple of 4; the model's own where None.
+        spec: its metadata.
+        side: of the tile in pixels, a multiple of 4; the model's own if None.
 
     Returns:
         The file's content. Memory: the weights several times over.
 
     Raises:
-        UsageError: where the packages of the extra `onnx` are missing, or the side is impossible.
-        ModelError: where the ONNX form gives other probabilities than torch.
+        UsageError: the packages of the extra `onnx` are missing, or the side is impossible.
+        ModelError: the ONNX form gives other probabilities than torch.
     """
     require_extra("onnx", _EXTRA, "ONNX export")
     side = spec.tile_px if side is None else side
@@ -122,7 +122,7 @@ def export_onnx(network: GLNet, spec: ModelSpec, side: int | None = None) -> Onn
 
 
 def deepness_metadata(spec: ModelSpec, side: int) -> dict[str, Any]:
-    """What Deepness reads from an ONNX file, before each value is written as JSON.
+    """The metadata that Deepness reads from an ONNX file; each value is stored as JSON.
 
     Deepness divides bytes by 255 before it standardizes them, so mean and std are given for values in 0 to 1. The
     threshold of 0 and the small segment of 0 leave the arg-max as it is.
@@ -163,7 +163,7 @@ def _run(content: bytes, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """The exporter talks to its developers; errors still come through as exceptions."""
+    """Hide the exporter's log and warnings, which address its developers; errors stay exceptions."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action="ignore"):

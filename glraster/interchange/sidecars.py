@@ -56,17 +56,17 @@ def write_sidecars(
     """Write files beside a finished mask; each appears whole or not at all and replaces what was there.
 
     Args:
-        scene: what the mask was made from, as given to `segment`.
-        mask: what `segment` wrote.
-        sidecars: which files.
-        confidence, probabilities: rasters that belong to the mask, for the STAC item.
+        scene: the scene of the mask, as given to `segment`.
+        mask: a map that `segment` wrote.
+        sidecars: the files to write.
+        confidence, probabilities: rasters of the same run, for the STAC item.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        SceneError: where mask or scene cannot be read.
-        OutputError: where a file cannot be written.
+        SceneError: the mask cannot be read.
+        OutputError: a file cannot be written.
     """
     mask = Path(mask)
     style = style_path(mask) if sidecars.qml else None
@@ -92,4 +92,4 @@ def _acquired(scene: str) -> datetime | None:
         with remote_settings(scene), rasterio.open(scene) as dataset:
             return acquisition_time(dataset.tags())
     except (RasterioError, UnicodeDecodeError):
-        return None  # the map is made; when its scene was taken is not worth an error
+        return None  # the date is optional: do not fail a map that is finished

@@ -32,7 +32,7 @@ _STYLE = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
 
 
 def style_path(mask: Path) -> Path:
-    """Where QGIS looks for the style of a raster: beside it, under its name, ending in `.qml`."""
+    """The place where QGIS looks for the style of a raster: beside it, under its name, ending in `.qml`."""
     return mask.with_suffix(".qml")
 
 
@@ -54,6 +54,6 @@ def write_qml(classes: Sequence[LandClass], path: Path) -> None:
         path: usually `style_path(mask)`.
 
     Raises:
-        OutputError: where it cannot be written.
+        OutputError: it cannot be written.
     """
     publish(path, qml(classes).encode())
