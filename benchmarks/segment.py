@@ -41,14 +41,13 @@ from glraster.model.fold import FoldedGLNet
 from glraster.model.fold.lean import LeanResNet
 from glraster.model.glnet import GLNet, Pyramid
 from glraster.model.resnet import ResNet
+from glraster.process import keep_freed_memory, peak_memory_bytes
 from glraster.raster.grid import usual_overlap
 from glraster.segmentation.device import (
     choose_batch,
     choose_device,
     computes_bfloat16,
     describe_device,
-    keep_freed_memory,
-    peak_memory_bytes,
 )
 from glraster.segmentation.predict import Predictor, TileForm
 

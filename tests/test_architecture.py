@@ -26,7 +26,8 @@ LEVELS = {
     "metrics": 0,
     "files": 0,
     "names": 0,
-    "errors": 0,
+    "errors": -1,
+    "process": 0,
     "config": 0,
     "_version": 0,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 from glraster.catalog.records import Catalog, Pair
 from glraster.config import LandClass
-from glraster.errors import OutputError
+from glraster.files import claim, write_file
 from glraster.names import is_path
 
 
@@ -26,11 +27,11 @@ def write_catalog(catalog: Catalog, path: str | Path, *, overwrite: bool = False
         overwrite: replace a file that exists.
 
     Raises:
-        OutputError: where the file exists or cannot be written.
+        UsageError: if the file is one of the data set's.
+        OutputError: if the file exists or cannot be written.
     """
     path = Path(path)
-    if os.path.lexists(path) and not overwrite:
-        raise OutputError(f"{path}: exists; use --overwrite to replace it")
+    claim(path, inputs=_files(catalog), overwrite=overwrite)
     text = yaml.safe_dump(
         _document(catalog, os.path.normpath(path.absolute().parent)),
         sort_keys=False,
@@ -38,15 +39,13 @@ def write_catalog(catalog: Catalog, path: str | Path, *, overwrite: bool = False
         default_flow_style=None,
         width=10_000,
     )
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise OutputError(f"{path}: cannot be written: {reason}; choose another folder") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    write_file(path, text)
+
+
+def _files(catalog: Catalog) -> Iterator[str]:
+    for pairs in catalog.splits.values():
+        for pair in pairs:
+            yield from (pair.image, pair.label)
 
 
 def _document(catalog: Catalog, folder: str) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from glraster.errors import OutputError
+from glraster.files import claim, write_file, write_json
 from glraster.interchange.mlm import model_item
-from glraster.interchange.publish import check_free, publish, publish_json
 from glraster.model.checkpoint import load, model_id, read_spec, save
 from glraster.model.default import model_path
 
@@ -29,12 +28,12 @@ def import_model(
 
     Raises:
         ModelError: a checkpoint is not what its slot needs.
+        UsageError: the output is one of the checkpoints.
         OutputError: the output exists or cannot be written.
     """
     from glraster.model.official import import_official
 
-    if os.path.lexists(output) and not overwrite:
-        raise OutputError(f"{output}: exists; use --overwrite to replace it")
+    claim(output, inputs=[global_path, global_to_local, local_to_global], overwrite=overwrite)
     network, spec = import_official(global_path, global_to_local, local_to_global)
     save(network, spec, output)
     return model_info(output)
@@ -60,16 +59,17 @@ def describe_model(
         The item as JSON values; its link to the model is relative to the output's folder, or to the current one.
 
     Raises:
+        UsageError: the output is the model.
         ModelError: the model cannot be read.
         OutputError: the output exists or cannot be written.
     """
-    if output is not None:
-        check_free(output, overwrite)
     file = model_path(name)
+    if output is not None:
+        claim(output, inputs=[file], overwrite=overwrite)
     folder = Path.cwd() if output is None else output.absolute().parent
     item = model_item(file, read_spec(file), folder)
     if output is not None:
-        publish_json(output, item)
+        write_json(output, item)
     return item
 
 
@@ -99,14 +99,15 @@ def export_model(
         overwrite: replace an output that exists.
 
     Raises:
-        UsageError: the packages of the extra `onnx` are missing, or the side is impossible.
+        UsageError: the packages of the extra `onnx` are missing, the side is impossible, or the output is the model.
         ModelError: the model cannot be read, or its ONNX form gives other results.
         OutputError: the output exists or cannot be written.
     """
     from glraster.interchange.onnx_export import export_onnx
 
-    check_free(output, overwrite)
-    network, spec = load(model_path(name))
+    model = model_path(name)
+    claim(output, inputs=[model], overwrite=overwrite)
+    network, spec = load(model)
     exported = export_onnx(network, spec, tile_px)
-    publish(output, exported.content)
+    write_file(output, exported.content)
     return ExportResult(str(output), len(exported.content), exported.tile_px, exported.deviation)

@@ -12,9 +12,9 @@ from rasterio.errors import RasterioError
 
 from glraster.config import LandClass
 from glraster.errors import SceneError, require_extra
-from glraster.interchange.publish import check_free
-from glraster.interchange.stac import STAC_EXTRA, MapFiles, acquisition_time, item_path, write_stac_item
-from glraster.interchange.style import style_path, write_qml
+from glraster.files import claim, item_path, style_path
+from glraster.interchange.stac import STAC_EXTRA, MapFiles, acquisition_time, write_stac_item
+from glraster.interchange.style import write_qml
 from glraster.raster.mask import declared_classes
 from glraster.raster.remote import remote_settings
 from glraster.raster.source import reason
@@ -41,8 +41,7 @@ def check_sidecars(mask: str | os.PathLike[str], sidecars: Sidecars, *, overwrit
     """
     if sidecars.stac:
         require_extra("stac", STAC_EXTRA, "--stac")
-    for path in sidecars.paths(Path(mask)):
-        check_free(path, overwrite)
+    claim(*sidecars.paths(Path(mask)), overwrite=overwrite)
 
 
 def write_sidecars(

@@ -26,7 +26,7 @@ from rasterio.warp import transform as transform_points
 
 from glraster.config import LandClass
 from glraster.errors import SceneError
-from glraster.interchange.publish import publish_json
+from glraster.files import write_json
 from glraster.names import is_remote, redact
 from glraster.raster.georef import gsd_m, raster_bounds
 from glraster.raster.mask import declared_classes
@@ -61,11 +61,6 @@ class MapFiles:
     style: Path | None = None
 
 
-def item_path(mask: Path) -> Path:
-    """The item of a mask lies beside it, under its name, ending in `.stac.json`."""
-    return mask.with_suffix(".stac.json")
-
-
 def write_stac_item(files: MapFiles, path: Path, acquired: datetime | None = None) -> None:
     """Write the STAC item of a finished map; it appears whole or not at all and replaces what was there.
 
@@ -83,7 +78,7 @@ def write_stac_item(files: MapFiles, path: Path, acquired: datetime | None = Non
             item = _item(mask, files, path.absolute().parent, acquired)
     except RasterioError as error:
         raise SceneError(f"{files.mask}: cannot be read: {reason(error, str(files.mask))}") from error
-    publish_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
+    write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
 
 
 def acquisition_time(tags: dict[str, str]) -> datetime | None:

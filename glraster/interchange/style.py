@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from glraster.config import LandClass
-from glraster.interchange.publish import publish
+from glraster.files import write_file
 from glraster.raster.writer import xml_characters
 
 _STYLE = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
@@ -31,11 +31,6 @@ _STYLE = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
 """  # noqa: E501
 
 
-def style_path(mask: Path) -> Path:
-    """The place where QGIS looks for the style of a raster: beside it, under its name, ending in `.qml`."""
-    return mask.with_suffix(".qml")
-
-
 def qml(classes: Sequence[LandClass]) -> str:
     """A QGIS style with one palette entry per class, in their order."""
     entries = "\n".join(
@@ -56,4 +51,4 @@ def write_qml(classes: Sequence[LandClass], path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    publish(path, qml(classes).encode())
+    write_file(path, qml(classes))

@@ -23,7 +23,8 @@ from glraster.catalog.layouts import (
 )
 from glraster.catalog.records import raise_problems
 from glraster.config import NODATA, LandClass
-from glraster.errors import CatalogError, OutputError, UsageError
+from glraster.errors import CatalogError, UsageError
+from glraster.files import claim
 from glraster.labels.check import CatalogReport, check_catalog
 from glraster.labels.grid import LabelRaster
 from glraster.model.published import DEEPGLOBE, INRIA
@@ -76,7 +77,7 @@ def deepglobe_catalog(root: Path, target: Target, split_lists: Sequence[Path] = 
     Raises:
         CatalogError, OutputError: where the files are not as expected, or the catalog cannot be written.
     """
-    path = _free_path(root, target)
+    path = _free_path(root, target, [file for path in split_lists for file in (path, *path.glob("*.txt"))])
     pairs = deepglobe_pairs(Path(_folder(root)))
     splits = listed_split(pairs, split_lists) if split_lists else seeded_split(pairs, DEEPGLOBE_SHARES, seed)
     catalog = Catalog(
@@ -168,15 +169,12 @@ def _folder(root: Path) -> str:
     return os.path.normpath(root.absolute())
 
 
-def _free_path(root: Path, target: Target) -> Path:
+def _free_path(root: Path, target: Target, inputs: Sequence[Path] = ()) -> Path:
     """Where to write, told before the data set is looked at."""
     if not root.is_dir():
         raise CatalogError(f"{root}: is no folder; give the folder that the data set lies in")
     path = root / "catalog.yaml" if target.output is None else target.output
-    if os.path.lexists(path) and not target.overwrite:
-        raise OutputError(f"{path}: exists; use --overwrite to replace it")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"{path}: its folder does not exist; create it first")
+    claim(path, inputs=inputs, overwrite=target.overwrite)
     return path
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from glraster.config import ModelSpec
 from glraster.errors import ModelError, OutputError
+from glraster.files import replacing
 from glraster.model.metadata import dump_spec, parse_spec
 
 if TYPE_CHECKING:
@@ -49,17 +50,14 @@ def save(model: GLNet, spec: ModelSpec, path: str | Path, *, half: bool = False)
     if half:
         weights = {name: x.half() for name, x in weights.items()}
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.touch()
-        permissions = beside.stat().st_mode
-        save_file(weights, beside, metadata)
-        beside.chmod(permissions)  # safetensors makes files that only their owner can read
-        beside.replace(path)
+        with replacing(path, durable=True) as beside:
+            beside.touch()
+            permissions = beside.stat().st_mode
+            save_file(weights, beside, metadata)
+            beside.chmod(permissions)  # safetensors makes files that only their owner can read
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot write the model ({error}); check the folder and its space") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> tuple[GLNet, ModelSpec]:

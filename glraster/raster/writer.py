@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,10 +24,9 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterioWindow
 
 from glraster.config import NODATA, LandClass
-from glraster.errors import OutputError, UsageError
+from glraster.errors import UsageError
+from glraster.files import cannot_write, publish, refuse_foreign, remove_if_empty, staging_folder, sync
 from glraster.raster.grid import Window
-
-log = logging.getLogger(__name__)
 
 BLOCK_PX = 512
 CLASSES_TAG = "GLRASTER_CLASSES"
@@ -133,19 +130,14 @@ class CogWriter:
             with rasterio.open(self._cog) as written:
                 if (written.height, written.width) != (self._form.height, self._form.width):
                     raise OSError("the COG driver wrote an incomplete file")
-            with self._cog.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync(self._cog)
 
     def publish(self) -> None:
-        """Move the finished COG and its side-car with class names to their place."""
+        """Move the finished COG and its side-car with class names to their place; those of an older raster go."""
         with self._writing():
-            sidecar = self.path.with_name(self.path.name + ".aux.xml")
             if self._form.classes:
                 self._names.write_text(_names_xml(self._form.classes), encoding="utf-8")
-                self._names.replace(sidecar)
-            else:
-                sidecar.unlink(missing_ok=True)
-            self._cog.replace(self.path)
+            publish(self._cog, self.path, self._names if self._form.classes else None)
 
     def __enter__(self) -> CogWriter:
         return self
@@ -172,7 +164,7 @@ class CogWriter:
         try:
             yield
         except GDAL_ERRORS as error:
-            raise OutputError(f"{self.path}: cannot be written: {_disk_reason(error, self._staging)}") from error
+            raise cannot_write(self.path, error) from error
 
 
 def check_creation_options(options: Sequence[tuple[str, str]]) -> None:
@@ -216,58 +208,9 @@ def _gdal_warnings() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-WORTH_A_CHECK_BYTES = 2**30
-"""What needs less is soon at the point where the write itself fails, and tells more of the reason."""
-
-
-def check_space(output: Path, needed_bytes: int, *, certain: bool) -> None:
-    """Compare what a run will keep beside its output for a while with the free space there.
-
-    Args:
-        output: the output.
-        needed_bytes: what the run needs.
-        certain: whether it will; otherwise at most, and a shortage is only warned of.
-
-    Raises:
-        OutputError: where the space will not do.
-    """
-    free = shutil.disk_usage(output.absolute().parent).free
-    if needed_bytes <= max(free, WORTH_A_CHECK_BYTES):
-        return
-    sizes = f"{needed_bytes / 2**30:.1f} GiB beside it, {free / 2**30:.1f} GiB are free"
-    if certain:
-        raise OutputError(f"{output}: needs {sizes}; choose a folder with more, or map a part with --bounds")
-    log.warning("%s: may need %s; windows without valid pixels need none", output, sizes)
-
-
-def staging_folder(output: Path) -> Path:
-    """The folder beside an output that holds everything unfinished about it."""
-    return output.with_name(output.name + ".parts")
-
-
-def refuse_foreign(folder: Path) -> None:
-    """Raise an OutputError where a staging folder holds what glraster never puts there."""
-    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    if "journal.json" not in names and not all(name.startswith((*_UNFINISHED, "lock")) for name in names):
-        raise OutputError(f"{folder}: is in the way and no folder of glraster's; move or rename it")
-
-
-def remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def classes_json(classes: Sequence[LandClass]) -> str:
     """Classes as the text of a raster's `GLRASTER_CLASSES` tag."""
     return json.dumps([{"id": c.id, "name": c.name, "color": list(c.color)} for c in classes])
-
-
-def _disk_reason(error: Exception, folder: Path) -> str:
-    existing = folder if folder.exists() else folder.parent
-    if existing.exists() and shutil.disk_usage(existing).free < 2**20:
-        return "no space left on device; free some or choose another folder"
-    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error.__cause__ or error)
-    return " ".join(text.split())
 
 
 def xml_characters(text: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import resource
-import sys
 from typing import Literal
 
 import torch
@@ -19,10 +16,6 @@ SAFE_AGREEMENT = 0.99
 _CPU_BATCH, _GPU_BATCH = 2, 16
 _USUAL_TILE, _MOST_TIMES = 508, 4
 """Side of the tiles for which these batches are meant, and how many times as many smaller tiles are taken."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = (1 << 30, 32 << 20)
-"""Sizes up to which freed blocks are kept; what the newer and the older versions of glibc accept."""
 
 
 class DeviceMemoryError(DeviceError):
@@ -96,23 +89,3 @@ def computes_bfloat16(device: torch.device) -> bool:
     # torch's own names are private: where they are gone, the answer is no, and results stay as exact as ever
     asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(bool(ask()) for ask in asked if ask is not None)
-
-
-def keep_freed_memory() -> bool:
-    """Let the C library keep large blocks that were freed, for the next map of the same size.
-
-    glibc gives them back at once, and the system clears every page of a new one: a tenth of the time on a CPU. The
-    setting holds for the process. False where the C library is another one.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    kept = any(mallopt(_M_MMAP_THRESHOLD, size) for size in _KEPT_BYTES)
-    return bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES[0])) and kept
-
-
-def peak_memory_bytes() -> int:
-    """The most memory this process has held resident so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -15,7 +15,7 @@ from uuid import uuid4
 from glraster.cluster.client import AHEAD, Cluster, Patience
 from glraster.cluster.worker import absolute, as_json
 from glraster.errors import ClusterError
-from glraster.segmentation.device import peak_memory_bytes
+from glraster.process import peak_memory_bytes
 from glraster.segmentation.job import Job, Role
 from glraster.segmentation.journal import RUN_FILE
 from glraster.segmentation.parts import Parts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,20 +15,20 @@ import torch
 
 from glraster._version import __version__
 from glraster.config import Branch, ModelSpec
-from glraster.errors import OutputError, UsageError
+from glraster.errors import UsageError
+from glraster.files import claim
 from glraster.model.checkpoint import load, model_id, read_spec
 from glraster.model.fold import FOLD_VERSION, FoldedGLNet
 from glraster.raster.georef import bounds_window
 from glraster.raster.grid import ONE_CONTEXT, STRIDE, WindowGrid, context_axis, round_up, usual_overlap
 from glraster.raster.reader import Scene, Stretch
-from glraster.raster.writer import check_creation_options, staging_folder
+from glraster.raster.writer import check_creation_options
 from glraster.segmentation.device import (
     Precision,
     choose_batch,
     choose_device,
     choose_precision,
     describe_device,
-    keep_freed_memory,
 )
 from glraster.segmentation.journal import published
 from glraster.segmentation.parts import check_place, parts_store
@@ -37,9 +36,6 @@ from glraster.segmentation.plan import Plan
 from glraster.segmentation.predict import Predictor, TileForm
 
 log = logging.getLogger(__name__)
-
-LONGEST_NAME = 255
-"""Bytes of a file name, at most, on the file systems in use."""
 
 Merge = Literal["smooth", "paper"]
 
@@ -117,8 +113,6 @@ class Job:
 
     def predictor(self) -> Predictor:
         """Load the model and fold it for the branch and the number format."""
-        if self.device.type == "cpu":
-            keep_freed_memory()
         network, _ = load(self.model_path)
         return Predictor(
             model=FoldedGLNet(network.to(self.device).eval(), self.branch, self.dtype),
@@ -175,7 +169,7 @@ def prepared(
         if role != "worker":
             if chosen.parts is not None:
                 check_place(chosen.parts)
-            _check_outputs((*scene.files, model_path), output, chosen)
+            _claim((scene_path, *scene.files, model_path), output, chosen)
             check_creation_options(chosen.creation_options)
         _choose_working_grid(scene, chosen, spec)
         scene.stretch = _choose_stretch(scene, chosen, spec)
@@ -238,26 +232,10 @@ def _choose_tiles(options: SegmentOptions, spec: ModelSpec) -> TileForm:
     return TileForm(tile, overlap)
 
 
-def _check_outputs(inputs: Sequence[Path], output: Path, options: SegmentOptions) -> None:
+def _claim(inputs: Sequence[str | Path], output: Path, options: SegmentOptions) -> None:
     outputs = [path for path in (output, options.confidence, options.probabilities) if path is not None]
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise UsageError("two outputs have the same name; give each its own")
-    for path in outputs:
-        if not path.name:
-            raise UsageError("an output needs a file name")
-        if len(staging_folder(path).name.encode()) > LONGEST_NAME:
-            raise OutputError(f"{path}: cannot be written: its name is too long")
-        if path.exists() and any(path.samefile(source) for source in inputs):
-            raise UsageError(f"{path}: is an input; choose another output")
-        if not path.absolute().parent.is_dir():
-            raise OutputError(f"{path}: its folder does not exist; create it first")
-        if not os.access(path.absolute().parent, os.W_OK):
-            raise OutputError(f"{path}: its folder is not writable; choose another or change its permissions")
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder; give a file name")
-        ours = options.resume and str(path.absolute()) in published(parts_store(output, options.parts))
-        if os.path.lexists(path) and not (options.overwrite or ours):
-            raise OutputError(f"{path}: exists; use --overwrite to replace it")
+    done = published(parts_store(output, options.parts)) if options.resume and output.name else set()
+    claim(*outputs, inputs=inputs, overwrite=options.overwrite, published=done)
 
 
 def _choose_working_grid(scene: Scene, options: SegmentOptions, spec: ModelSpec) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from glraster.errors import GlrasterError, OutputError, ResumeError
-from glraster.raster.holding import LOCK, take_lock
-from glraster.segmentation.parts import FETCHED, forget_fetched
+from glraster.files import Lock, is_foreign, is_unfinished, remove_if_empty
+from glraster.segmentation.parts import forget_fetched
 from glraster.segmentation.stores import FolderStore, Store
 
 JOURNAL_FORMAT = 1
 JOURNAL, RUN_FILE, PUBLISHING = "journal.json", "journal.run", "publishing"
 """Files beside the parts. `RUN_FILE` holds the token of the run that the parts are for: a worker of a run that ended
 writes into no other."""
-
-_OUTPUTS = ("blocks.tif", "cog.tif", "names.xml", FETCHED)
-"""Beginnings of what a run without parts in its folder leaves there when it is killed."""
 
 
 class Journal:
@@ -48,13 +45,13 @@ class Journal:
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._resume = resume
         self._overwrite = overwrite
-        self._lock: IO[str] | None = None
+        self._lock: Lock | None = None
 
     def __enter__(self) -> Journal:
         try:
             self._refuse_foreign()
             self.folder.mkdir(exist_ok=True)
-            self._hold()
+            self._lock = Lock(self.folder, ResumeError)
             forget_fetched(self.folder)
             known = self.store.read(JOURNAL)
             if known is None:
@@ -70,10 +67,10 @@ class Journal:
                     "with --overwrite"
                 )
         except OSError as error:
-            self._leave()
+            self._release()
             raise OutputError(f"{self.folder}: cannot be written: {os.strerror(error.errno or 0)}") from error
         except GlrasterError:
-            self._leave()
+            self._release()
             raise
         return self
 
@@ -98,38 +95,29 @@ class Journal:
         self._clear()
         self.store.close()
         forget_fetched(self.folder)
-        for pattern in ("*.tif*", "names.xml", LOCK):
+        for pattern in ("*.tif*", "names.xml"):
             for leftover in self.folder.glob(pattern):
                 leftover.unlink()
-        FolderStore(self.folder).close()
-
-    def _hold(self) -> None:
-        self._lock = take_lock(self.folder / LOCK, ResumeError)
-
-    def _leave(self) -> None:
-        """Give the folder back, and remove it where it holds nothing else than the lock."""
-        if self._lock is not None and FolderStore(self.folder).files() == {LOCK}:
-            (self.folder / LOCK).unlink()
-            self.folder.rmdir()
-        self._release()
 
     def _release(self) -> None:
+        """Give the folder back, and remove it if it holds nothing else than the lock."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
+        with suppress(OSError):
+            remove_if_empty(self.folder)
 
     def _refuse_foreign(self) -> None:
         beside = FolderStore(self.folder).files()
         for name, files in ((self.folder, beside), (self.store.name, self.store.files())):
-            unknown = {file for file in files - {LOCK, "journal.tmp", RUN_FILE} if not file.startswith(_OUTPUTS)}
-            if JOURNAL not in files and unknown:
+            if is_foreign(files):
                 raise ResumeError(f"{name}: is in the way and no folder of glraster's; move or rename it")
 
     def _clear(self) -> None:
         """Remove the parts first and the record last."""
         files = self.store.files()
         self.store.remove(sorted(file for file in files if file.startswith("window_")))
-        self.store.remove(file for file in files if file.endswith(".tif") or file.startswith(PUBLISHING))
+        self.store.remove(file for file in files if file.endswith(".tif") or is_unfinished(file) or file == PUBLISHING)
         self.store.remove(sorted(file for file in files if file.startswith("journal.")))
 
     def _start(self) -> None:

@@ -8,19 +8,17 @@ with a digest. The part of a window without any valid pixel is an empty array.
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
 from glraster.errors import OutputError
-from glraster.raster.writer import staging_folder
+from glraster.files import replacing, staging_folder
 from glraster.segmentation.stores import FolderStore, Store, store_at
 
 LOWEST = -60000.0
@@ -81,14 +79,8 @@ class PartFolder:
 
     def _save(self, row: int, column: int, array: Cells) -> None:
         self.before_save()
-        final = self.file(row, column)
-        # a name of its own: a worker that was given up for lost may still write the same part
-        temporary = final.with_suffix(f".{uuid4().hex}.tmp")
-        with temporary.open("wb") as stream:
-            stream.write(_as_file(array))  # not by NumPy, which does not say why a file cannot be written
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(final)
+        with replacing(self.file(row, column), durable=True) as beside:
+            beside.write_bytes(_as_file(array))  # not by NumPy, which does not say why a file cannot be written
 
     def finished(self, windows: Iterable[tuple[int, int]], cells: tuple[int, int]) -> dict[tuple[int, int], bool]:
         shapes = {window: self.shape(*window) for window in windows}

@@ -17,12 +17,12 @@ from rasterio.errors import RasterioError
 
 from glraster.cluster.client import Cluster
 from glraster.errors import ClusterError, DeviceError, GlrasterError, ModelError, OutputError, UsageError
+from glraster.files import staging_folder
 from glraster.interchange.sidecars import Sidecars, check_sidecars, write_sidecars
 from glraster.model.checkpoint import model_id
 from glraster.model.default import model_path
 from glraster.names import redact
 from glraster.raster.source import gdal_session
-from glraster.raster.writer import staging_folder
 from glraster.segmentation.segment import Progress, SegmentOptions, SegmentResult, segment
 
 OF_ALL_SCENES = (ModelError, DeviceError, ClusterError)

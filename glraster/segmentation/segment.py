@@ -13,10 +13,9 @@ from typing import Any
 
 from glraster.cluster.client import Cluster
 from glraster.errors import GlrasterError, OutputError
+from glraster.files import check_space, held, staging_folder
 from glraster.model.default import model_path
-from glraster.raster.holding import held
 from glraster.raster.source import gdal_session
-from glraster.raster.writer import check_space, staging_folder
 from glraster.segmentation.assemble import Assembly, ScoreArray
 from glraster.segmentation.behind import Arrivals, written_behind
 from glraster.segmentation.distributed import WindowCrew

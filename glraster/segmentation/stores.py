@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from glraster.files import remove_if_empty, replacing
 
 _URL = re.compile(r"^(?P<scheme>[a-z][a-z0-9+.-]*)://", re.I)
 _VSI = re.compile(r"^/vsi(?P<scheme>s3|gs|az|adls)/(?P<rest>.+)$")
@@ -52,13 +53,8 @@ class FolderStore:
 
     def write(self, file: str, content: bytes) -> None:
         self.path.mkdir(exist_ok=True)
-        final = self.path / file
-        temporary = final.with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(final)
+        with replacing(self.path / file, durable=True) as beside:
+            beside.write_bytes(content)
 
     def read(self, file: str) -> bytes | None:
         try:
@@ -78,8 +74,7 @@ class FolderStore:
             (self.path / file).unlink(missing_ok=True)
 
     def close(self) -> None:
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        remove_if_empty(self.path)
 
 
 def store_at(name: str) -> Store:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from glraster.process import peak_memory_bytes
 from glraster.raster.grid import STRIDE, FloatArray
 from glraster.raster.source import gdal_session
 from glraster.segmentation.backoff import with_back_off
-from glraster.segmentation.device import peak_memory_bytes
 from glraster.segmentation.job import Job, Role
 from glraster.segmentation.parts import Parts
 from glraster.segmentation.predict import Predictor, WindowScores

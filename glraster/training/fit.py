@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from torch import nn
 
 from glraster.config import Mode
 from glraster.errors import ModelError
+from glraster.files import replacing
 from glraster.model.glnet import GLNet
 from glraster.training.dataset import SampleSource, prefetch
 from glraster.training.ddp import ALONE, RunningStatistics, Team, synchronise
-from glraster.training.files import replacing
 from glraster.training.losses import Loss
 from glraster.training.recipes import Recipe
 from glraster.training.stages import (
@@ -157,15 +156,13 @@ class Fit:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        with replacing(path) as beside, beside.open("wb") as stream:
+        with replacing(path, durable=True) as beside, beside.open("wb") as stream:
             try:
                 torch.save(state, stream)
             except RuntimeError as error:  # torch puts an error of its own over that of a full disk
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
-            stream.flush()
-            os.fsync(stream.fileno())
 
     def restore(self, path: Path) -> None:
         """Go on from a file that `save` wrote for the same stage.

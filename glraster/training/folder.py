@@ -8,16 +8,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rasterio.errors import RasterioError
 
 from glraster.config import LandClass, ModelSpec
 from glraster.errors import OutputError
+from glraster.files import Lock, replacing
 from glraster.model.checkpoint import save
 from glraster.model.glnet import GLNet
-from glraster.raster.holding import take_lock
-from glraster.training.files import replacing
 from glraster.training.fit import Fit, StepReport
 from glraster.training.log import EventLog
 from glraster.training.picture import Seen, write_picture
@@ -36,7 +35,7 @@ class RunFolder:
         self.path = path
         self.settings, self.metrics = path / "settings.json", path / "metrics.jsonl"
         self.last, self.best, self.model = path / "last.pt", path / "best.pt", path / "model.safetensors"
-        self._lock: IO[str] | None = None
+        self._lock: Lock | None = None
         self._events: EventLog | None = None
 
     def stage_model(self, stage: str) -> Path:
@@ -139,12 +138,12 @@ class RunFolder:
         """Let other processes have it."""
         self._close_events()
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def _hold(self) -> None:
-        told = "another process trains in this folder; wait for its end, or choose another folder"
-        self._lock = take_lock(self.path / "lock", told=told)
+        advice = "wait for its end, or choose another folder"
+        self._lock = Lock(self.path, busy="another process trains in this folder", advice=advice)
 
     def _close_events(self) -> None:
         if self._events is not None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import rasterio
 
 from glraster.config import LandClass
-from glraster.training.files import replacing
+from glraster.files import replacing
 
 _WIDTH_PX = 1536
 

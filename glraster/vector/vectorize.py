@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
-import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -20,14 +17,14 @@ import pyarrow as pa
 
 from glraster.cluster.client import Cluster
 from glraster.errors import OutputError
+from glraster.files import cannot_write, staged
+from glraster.process import peak_memory_bytes
 from glraster.raster.source import gdal_session
-from glraster.raster.writer import staging_folder
 from glraster.vector.bands import traced_bands
 from glraster.vector.distribute_bands import far_bands
 from glraster.vector.job import VectorizeJob, VectorizeOptions, prepared
 from glraster.vector.output import add_style, record_batch, write
 from glraster.vector.polygons import Features, features
-from glraster.vector.staging import staged
 from glraster.vector.stitch import Coverage
 from glraster.vector.trace import Band
 
@@ -129,17 +126,13 @@ def _write_stream(job: VectorizeJob, batches: Iterator[pa.RecordBatch]) -> None:
 
 def _write_file(job: VectorizeJob, batches: Iterator[pa.RecordBatch], tally: _Tally) -> None:
     output = Path(job.output)
-    with staged(output, staging_folder(output)) as unfinished:
+    with staged(output) as unfinished:
         try:
             write(batches, str(unfinished), job.form)
             if job.form.ending == ".gpkg":
                 add_style(unfinished, job.form.layer, job.classes_of(tally.polygons))
         except (OutputError, OSError, sqlite3.Error) as error:
-            if shutil.disk_usage(unfinished.parent).free < _LITTLE_SPACE:
-                what, advice = "cannot be written: no space left on device", "free some or choose another folder"
-            else:
-                what, advice = error.what if isinstance(error, OutputError) else f"cannot be written: {error}", ""
-            raise OutputError(what, where=str(output), advice=advice) from error
+            raise cannot_write(output, error, _LITTLE_SPACE) from error
 
 
 def _batches(
@@ -191,7 +184,6 @@ def _chosen(
 
 
 def _result(job: VectorizeJob, tally: _Tally, seconds: float) -> VectorizeResult:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     known = not any(np.isnan(area) for area in tally.area_m2.values())
     classes = tuple(
         ClassPolygons(c.id, c.name, tally.polygons[c.id], tally.area_m2[c.id] if known else None)
@@ -205,5 +197,5 @@ def _result(job: VectorizeJob, tally: _Tally, seconds: float) -> VectorizeResult
         height=job.mask.region.height,
         width=job.mask.region.width,
         seconds=seconds,
-        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+        peak_memory_bytes=peak_memory_bytes(),
     )

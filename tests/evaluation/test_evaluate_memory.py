@@ -11,7 +11,7 @@ from maps import disturbed, patches, write_map, write_truth
 
 MEASURE = """
 import sys
-from glraster.segmentation.device import peak_memory_bytes
+from glraster.process import peak_memory_bytes
 from glraster.raster import source
 from glraster.evaluation.evaluate import evaluate
 from glraster.reporting.report import ReportOptions, write_report

@@ -18,7 +18,8 @@ from rasters import HALF_METRE, UTM, landscape, write_raster
 
 from glraster.config import LandClass
 from glraster.errors import OutputError, SceneError
-from glraster.interchange.stac import MapFiles, acquisition_time, classification, item_path, write_stac_item
+from glraster.files import item_path
+from glraster.interchange.stac import MapFiles, acquisition_time, classification, write_stac_item
 from glraster.raster.writer import classes_json
 
 pystac = pytest.importorskip("pystac")

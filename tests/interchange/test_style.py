@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rasters import HALF_METRE, UTM
 
 from glraster.config import LandClass
-from glraster.interchange.style import qml, style_path, write_qml
+from glraster.files import style_path
+from glraster.interchange.style import qml, write_qml
 from glraster.raster.grid import Window
 from glraster.raster.writer import CogWriter, RasterForm
 

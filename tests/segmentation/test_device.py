@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from glraster.segmentation import device
 from glraster.segmentation.device import choose_batch, choose_precision, computes_bfloat16
 
 CPU = torch.device("cpu")
@@ -55,8 +54,3 @@ def test_what_is_asked_for_is_done() -> None:
 def test_smaller_tiles_go_in_larger_batches(tile: int, batch: int) -> None:
     assert choose_batch(None, CPU, tile) == batch
     assert choose_batch(3, CPU, tile) == 3
-
-
-def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())
-    assert not device.keep_freed_memory()

@@ -12,7 +12,7 @@ from rasters import landscape, write_raster
 
 MEASURE = """
 import sys
-from glraster.segmentation.device import peak_memory_bytes
+from glraster.process import peak_memory_bytes
 from glraster.raster import source
 from glraster.segmentation.segment import SegmentOptions, segment
 

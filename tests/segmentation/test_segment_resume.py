@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rasters import hole, landscape, write_raster
 
-from glraster.raster.holding import held
+from glraster.files import held
 from glraster.segmentation.parts import PartFolder
 
 H, W = 330, 300

@@ -159,7 +159,7 @@ def test_two_runs_do_not_share_an_output(mask, tmp_path, run):
     import fcntl
 
     (tmp_path / "out.gpkg.parts").mkdir()
-    with (tmp_path / "out.gpkg.parts" / "vectorize.lock").open("w") as lock:
+    with (tmp_path / "out.gpkg.parts" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         outcome = run("vectorize", mask, "-o", tmp_path / "out.gpkg")
     assert outcome.code == 1
