@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,18 @@ NODATA = 255
 """Mask value of a pixel without class."""
 
 
+_NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What steers a terminal or breaks XML: control characters, line separators, halves of surrogate pairs."""
+
+
 def is_plain(text: str) -> bool:
-    """Whether a text lacks what steers a terminal or breaks XML: control characters, halves of surrogate pairs."""
-    return re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text) is None
+    """Whether a text can be shown anywhere: it has no control characters and no halves of surrogate pairs."""
+    return _NOT_PLAIN.search(text) is None
+
+
+def plain(text: str) -> str:
+    """A text with U+FFFD in place of what `is_plain` refuses."""
+    return _NOT_PLAIN.sub("\ufffd", text)
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,12 @@ class LandClass:
     id: int
     name: str
     color: tuple[int, int, int]
+
+
+def class_color(class_id: int) -> tuple[int, int, int]:
+    """The colour of a class that has none of its own: hues a golden section apart, so that near ids look unlike."""
+    red, green, blue = colorsys.hsv_to_rgb(class_id * 0.618034 % 1, 0.75, 0.9 if class_id % 2 == 0 else 0.65)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @dataclass(frozen=True)

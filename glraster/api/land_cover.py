@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from glraster.api.wording import speaks_python
 from glraster.config import LandClass
 from glraster.errors import OutputError
-from glraster.raster.mask import Mask
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.source import gdal_session
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LandCover:
         Raises:
             SceneError: if it is no class mask.
         """
-        with gdal_session(), Mask(str(mask)) as raster:
+        with gdal_session(), ClassRaster(str(mask)) as raster:
             array, classes = raster.read(raster.extent), raster.classes
             transform, crs = raster.transform, raster.crs
         certainty = None

@@ -28,9 +28,9 @@ from glraster.metrics.counts import (
     overall_accuracy,
 )
 from glraster.metrics.records import ClassScores, Evaluation, SceneScores, TileScore, known
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
-from glraster.raster.mask import Mask
 
 TILE_PX = 512
 _WIDEST_REACH_PX = 256
@@ -47,7 +47,7 @@ class Tolerance:
     def __str__(self) -> str:
         return f"{self.value:g} {self.unit}"
 
-    def reach(self, mask: Mask) -> Reach | None:
+    def reach(self, mask: ClassRaster) -> Reach | None:
         """The pixels of a map that are near enough; None if metres are given and the map's CRS tells none."""
         pixel = (1.0, 1.0) if self.unit == "px" else gsd_m(mask.crs, mask.transform, *mask.shape)
         if pixel is None:
@@ -110,7 +110,7 @@ class Comparison:
     """One map and its truth: `origin` is the map's first pixel (row, column) on the truth's grid."""
 
     name: str
-    mask: Mask
+    mask: ClassRaster
     reader: LabelReader
     legend: Legend
     tolerance: Tolerance | None = None

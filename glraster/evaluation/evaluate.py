@@ -25,7 +25,7 @@ from glraster.labels.scenes import open_labels
 from glraster.metrics.protocols import deepglobe_scores, inria_scores
 from glraster.metrics.records import Evaluation, PointEvaluation, SceneScores
 from glraster.names import redact
-from glraster.raster.mask import Mask
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.source import OpenRaster, gdal_session
 
 __all__ = [
@@ -83,7 +83,7 @@ def evaluate(
     """
     options = options or EvaluateOptions()
     truth_name, truth_path = str(truth), redact(str(truth))
-    with gdal_session(), Mask(str(prediction)) as mask:
+    with gdal_session(), ClassRaster(str(prediction)) as mask:
         if truth_kind(truth_name, options.truth.layer) == "points":
             if options.protocol is not None:
                 raise UsageError(f"--protocol {options.protocol} needs a truth of every pixel; {truth_path} has points")
@@ -122,7 +122,11 @@ def evaluate_catalog(
     with gdal_session(), _mask_folder(options.masks) as folder:
         for number, pair in enumerate(pairs):
             path = _map(pair, folder / f"{number:04d}_{Path(pair.image).stem}.tif", options)
-            with Mask(str(path)) as mask, OpenRaster(pair.image) as image, open_labels(labelled, pair, image) as reader:
+            with (
+                ClassRaster(str(path)) as mask,
+                OpenRaster(pair.image) as image,
+                open_labels(labelled, pair, image) as reader,
+            ):
                 legend = _catalog_legend(mask, labelled, options)
                 _check_protocol(legend, options.protocol)
                 origin = (reader.extent.top, reader.extent.left)
@@ -155,7 +159,7 @@ def _map(pair: Pair, path: Path, options: EvaluateOptions) -> Path:
     from glraster.segmentation.segment import SegmentOptions, segment
 
     if path.exists():
-        with Mask(str(path)) as mask:
+        with ClassRaster(str(path)) as mask:
             maker, model = mask.tags.get("GLRASTER_MODEL"), model_id(model_path(options.model))
         if maker != model:
             raise TruthError(
@@ -171,7 +175,7 @@ def _map(pair: Pair, path: Path, options: EvaluateOptions) -> Path:
     return path
 
 
-def _catalog_legend(mask: Mask, catalog: Catalog, options: EvaluateOptions) -> Legend:
+def _catalog_legend(mask: ClassRaster, catalog: Catalog, options: EvaluateOptions) -> Legend:
     legend = join_classes(mask.classes, catalog.classes, options.truth.others, same_ids=True)
     extra = len(legend.classes) - len(catalog.classes)
     return replace(legend, in_mean=(*catalog.in_mean, *(True,) * extra))

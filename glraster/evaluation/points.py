@@ -17,15 +17,15 @@ from glraster.labels.spec import LabelSpec
 from glraster.metrics.area import AreaAssessment, assess_area
 from glraster.metrics.records import ClassEstimate, PointEvaluation, known
 from glraster.names import redact
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.grid import Window
-from glraster.raster.mask import Mask
 from glraster.raster.remote import remote_vectors
 from glraster.raster.source import reason
 
 _BLOCK_PX = 512
 
 
-def evaluate_points(mask: Mask, truth: str, options: TruthOptions) -> PointEvaluation:
+def evaluate_points(mask: ClassRaster, truth: str, options: TruthOptions) -> PointEvaluation:
     """Compare a map with a sample of points, drawn at random within every mapped class or anywhere.
 
     Source: see `glraster.metrics.area`.
@@ -71,7 +71,7 @@ def evaluate_points(mask: Mask, truth: str, options: TruthOptions) -> PointEvalu
 
 
 def _read_points(
-    mask: Mask, truth: str, options: TruthOptions
+    mask: ClassRaster, truth: str, options: TruthOptions
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[object]]:
     """Coordinates in the map's CRS, and the class column."""
     column = truth_column(truth, options)
@@ -108,7 +108,7 @@ def _true_classes(truth: str, values: list[object], spec: LabelSpec) -> npt.NDAr
     return np.array([meanings[value] for value in known], np.uint8)
 
 
-def _mapped_ids(mask: Mask, xs: npt.NDArray[np.float64], ys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+def _mapped_ids(mask: ClassRaster, xs: npt.NDArray[np.float64], ys: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """The mask's value under every point; 255 outside."""
     columns, rows = ~mask.transform @ (xs, ys)
     rows, columns = np.floor(rows), np.floor(columns)

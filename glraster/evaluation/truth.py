@@ -21,15 +21,16 @@ from rasterio.vrt import WarpedVRT
 
 from glraster.catalog import IGNORE, Encoding
 from glraster.catalog.records import LabelValue, color_code
-from glraster.config import NODATA, LandClass
+from glraster.config import NODATA, LandClass, class_color
 from glraster.errors import SceneError, TruthError, UsageError
 from glraster.labels.grid import grid_of
 from glraster.labels.polygons import only_layer
 from glraster.labels.reader import LabelReader
 from glraster.labels.spec import LabelSpec, LabelWording
 from glraster.names import is_remote, redact
+from glraster.raster.class_names import declared_classes
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.georef import raster_bounds
-from glraster.raster.mask import Mask, declared_classes, distinct_color
 from glraster.raster.remote import remote_settings, remote_vectors
 from glraster.raster.source import OpenRaster, reason
 
@@ -144,7 +145,7 @@ def named_classes(named: Sequence[tuple[int, str]], beside: Sequence[LandClass])
 
 def _unlike(taken: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
     """A light grey or a bright colour that differs clearly from all taken; the most different one if none does."""
-    choices = np.array([(206, 211, 214), *(distinct_color(i) for i in range(24))])
+    choices = np.array([(206, 211, 214), *(class_color(i) for i in range(24))])
     others = np.array(taken, np.float64).reshape(1, -1, 3)
     distances = np.linalg.norm(choices[:, None] - others, axis=2).min(axis=1, initial=1e3)
     well = np.flatnonzero(distances >= _WELL_APART)
@@ -182,7 +183,7 @@ def truth_kind(truth: str, layer: str | None) -> TruthKind:
 
 
 @contextmanager
-def opened_truth(mask: Mask, truth: str, options: TruthOptions) -> Iterator[tuple[LabelReader, Legend]]:
+def opened_truth(mask: ClassRaster, truth: str, options: TruthOptions) -> Iterator[tuple[LabelReader, Legend]]:
     """Open a raster or polygons as class indexes on the grid of a map.
 
     Raises:
@@ -207,7 +208,7 @@ def opened_truth(mask: Mask, truth: str, options: TruthOptions) -> Iterator[tupl
             yield reader, legend
 
 
-def truth_legend(mask: Mask, options: TruthOptions, declared: Sequence[LandClass] = ()) -> Legend:
+def truth_legend(mask: ClassRaster, options: TruthOptions, declared: Sequence[LandClass] = ()) -> Legend:
     """The classes of a comparison, for a truth that may declare classes of its own.
 
     Raises:
@@ -277,7 +278,7 @@ def truth_column(truth: str, options: TruthOptions) -> str:
     return usual[0]
 
 
-def _on_grid(mask: Mask, truth: OpenRaster, resample: bool, folder: Path) -> str:
+def _on_grid(mask: ClassRaster, truth: OpenRaster, resample: bool, folder: Path) -> str:
     """What to read so that the truth lies on the map's grid: itself, or a virtual raster."""
     grid, own, dataset = grid_of(mask), grid_of(truth), truth.dataset
     mismatch = grid.mismatch(own, "the map")
@@ -307,7 +308,7 @@ def _on_grid(mask: Mask, truth: OpenRaster, resample: bool, folder: Path) -> str
     return str(folder / "truth.vrt")
 
 
-def _warp_command(mask: Mask, truth: OpenRaster) -> list[str]:
+def _warp_command(mask: ClassRaster, truth: OpenRaster) -> list[str]:
     """The command that does what `--resample` does."""
     dataset, beside = truth.dataset, f"{Path(truth.path).stem}_on_map.tif"
     aside = beside if is_remote(truth.name) else str(Path(truth.path).with_name(beside))

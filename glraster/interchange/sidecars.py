@@ -15,7 +15,7 @@ from glraster.errors import SceneError, require_extra
 from glraster.files import claim, item_path, style_path
 from glraster.interchange.stac import STAC_EXTRA, MapFiles, acquisition_time, write_stac_item
 from glraster.interchange.style import write_qml
-from glraster.raster.mask import declared_classes
+from glraster.raster.class_names import declared_classes
 from glraster.raster.remote import remote_settings
 from glraster.raster.source import reason
 

@@ -28,8 +28,8 @@ from glraster.config import LandClass
 from glraster.errors import SceneError
 from glraster.files import write_json
 from glraster.names import is_remote, redact
+from glraster.raster.class_names import declared_classes
 from glraster.raster.georef import gsd_m, raster_bounds
-from glraster.raster.mask import declared_classes
 from glraster.raster.source import reason
 
 if TYPE_CHECKING:

@@ -22,14 +22,14 @@ from glraster.catalog.layouts import (
     seeded_split,
 )
 from glraster.catalog.records import raise_problems
-from glraster.config import NODATA, LandClass
+from glraster.config import NODATA, LandClass, class_color
 from glraster.errors import CatalogError, UsageError
 from glraster.files import claim
 from glraster.labels.check import CatalogReport, check_catalog
 from glraster.labels.grid import LabelRaster
 from glraster.model.published import DEEPGLOBE, INRIA
+from glraster.raster.class_names import declared_classes
 from glraster.raster.georef import gsd_m
-from glraster.raster.mask import declared_classes, distinct_color
 from glraster.raster.reader import GSD_TOLERANCE
 from glraster.raster.source import OpenRaster, gdal_session
 
@@ -259,4 +259,4 @@ def _look(label: LabelRaster, seen: _Seen) -> None:
 
 def _named_classes(names: dict[int, str], seen: _Seen) -> tuple[LandClass, ...]:
     colors = {**seen.colors, **{c.id: c.color for c in seen.declared.values()}}
-    return tuple(LandClass(i, name, colors.get(i, distinct_color(i))) for i, name in names.items())
+    return tuple(LandClass(i, name, colors.get(i, class_color(i))) for i, name in names.items())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping
 
-from glraster.config import Architecture, LandClass, ModelSpec
+from glraster.config import Architecture, LandClass, ModelSpec, class_color
 
 DEEPGLOBE = (
     LandClass(0, "unknown", (0, 0, 0)),
@@ -25,7 +24,7 @@ INRIA = (LandClass(0, "background", (0, 0, 0)), LandClass(1, "building", (255, 2
 def training_set(arch: Architecture, provenance: Mapping[str, object]) -> ModelSpec:
     """Describe an official model by its number of classes: 7 is DeepGlobe, 2 is Inria.
 
-    Any other number gets class names and colours made up here, and DeepGlobe's sizes.
+    Any other number gets classes named by their numbers, and DeepGlobe's sizes.
 
     Args:
         arch: the network.
@@ -38,14 +37,5 @@ def training_set(arch: Architecture, provenance: Mapping[str, object]) -> ModelS
         return ModelSpec(arch, DEEPGLOBE, gsd_m=0.5, provenance=provenance)
     if arch.classes == len(INRIA):
         return ModelSpec(arch, INRIA, gsd_m=0.3, context_px=5000, tile_px=536, thumbnail_px=536, provenance=provenance)
-    return ModelSpec(arch, _made_up(arch.classes), provenance=provenance)
-
-
-def _made_up(count: int) -> tuple[LandClass, ...]:
-    """Numbered classes whose hues are spread evenly, brightness alternating."""
-    classes = []
-    for i in range(count):
-        rgb = colorsys.hsv_to_rgb(i / count, 0.85, 0.95 if i % 2 == 0 else 0.6)
-        red, green, blue = (round(255 * part) for part in rgb)
-        classes.append(LandClass(i, f"class_{i}", (red, green, blue)))
-    return tuple(classes)
+    classes = tuple(LandClass(i, f"class_{i}", class_color(i)) for i in range(arch.classes))
+    return ModelSpec(arch, classes, provenance=provenance)

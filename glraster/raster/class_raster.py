@@ -1,172 +1,262 @@
-"""Read a raster of class numbers band by band, with a rim that has no class."""
+"""Read a map of classes: the one that `segment` writes, or any raster with one band of whole numbers."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import MaskFlags
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.windows import Window as RasterioWindow
 
-from glraster.config import LandClass
+from glraster.config import NODATA, LandClass, class_color
 from glraster.errors import SceneError
-from glraster.raster.georef import bounds_window
+from glraster.raster.class_names import declared_classes, foreign_classes
+from glraster.raster.georef import bounds_window, pixel_area_m2
 from glraster.raster.grid import Window, round_up
 from glraster.raster.source import OpenRaster
-from glraster.raster.writer import CLASSES_TAG
 
 BAND_PX = 8 * 2**20
-"""Pixels of a band, about; a band is at least one row of the file's blocks."""
+"""Pixels of a band of rows, about; a band is at least one row of the file's blocks."""
+
+_BLOCK = (512, 2048)
 
 _NO_CLASS = np.iinfo(np.int32).min
 
 Bounds = tuple[float, float, float, float]
+BoolArray = npt.NDArray[np.bool_]
+UInt8Array = npt.NDArray[np.uint8]
 
 
-class ClassRaster(OpenRaster):
-    """A single-band raster of class numbers, or the part of it inside `bounds` (left, bottom, right, top in its CRS).
+class ValueRaster(OpenRaster):
+    """A raster with one band of values, beside which an alpha band may lie; use as a context manager.
 
-    Use as a context manager. `blank` is the value that stands for "no class" in the pixels that are read; `region`
-    the part in pixels of the file; `columns` the width of what is read, rim included. With `measured`, a raster of
-    values of any kind, for `read_measured`.
+    `index` is the 1-based index of the band. A pixel is valid if GDAL's mask of the band says so (nodata, alpha, mask
+    band or .msk file), and the alpha band too.
+
+    Raises:
+        SceneError: on creation, if it has another number of bands.
     """
 
-    def __init__(self, path: str, bounds: Bounds | None = None, measured: bool = False) -> None:
+    content: ClassVar[str] = "values"
+
+    def __init__(self, path: str) -> None:
         super().__init__(path)
         with self.closed_on_error():
-            self._band = self._only_band(measured)
+            if len(self.value_bands) != 1:
+                raise SceneError(
+                    f"{self.path}: has {len(self.value_bands)} bands; give a raster with one band of {self.content}"
+                )
+        self.index = self.value_bands[0]
+        self.dtype = str(self.dataset.dtypes[self.index - 1])
+        flags = set(self.dataset.mask_flag_enums[self.index - 1])
+        self._only_nodata = flags == {MaskFlags.nodata}
+        self._mask_bands = () if flags == {MaskFlags.all_valid} else (self.index,)
+        # GDAL's mask of a band with nodata leaves the alpha band out
+        self._alpha_bands = () if MaskFlags.alpha in flags else self.alpha_bands
+
+    def read_measured(self, window: Window) -> npt.NDArray[np.float32]:
+        """The values of a window, (height, width), NaN if invalid."""
+        values, valid = self._read(window)
+        measured = values.astype(np.float32)
+        if valid is not None:
+            measured[~valid] = np.nan
+        return measured
+
+    def _read(self, window: Window, **how: Any) -> tuple[npt.NDArray[Any], BoolArray | None]:
+        """The values of a window and which are valid, None if all are."""
+        form = {**how, "window": RasterioWindow(window.left, window.top, window.width, window.height)}
+        values = self.read_bands(self.index, **form)
+        form["resampling"] = Resampling.nearest
+        valid: BoolArray | None = None
+        for read, bands in ((self.read_masks, self._mask_bands), (self.read_bands, self._alpha_bands)):
+            for band in bands:
+                seen = read(band, **form) > 0
+                valid = seen if valid is None else valid & seen
+        return values, valid
+
+
+class ClassRaster(ValueRaster):
+    """A raster of class numbers, or the part of it inside `bounds` (left, bottom, right, top in its CRS).
+
+    Pixels are whole numbers of 32 bits; a raster of floats is taken if its valid values are whole. NaN and infinite
+    pixels are invalid. `region` is the part that is read by `bands`, in pixels of the file.
+
+    Two views of the same pixels:
+
+    - `read`, `overview`, `blocks`, `areas`: class ids of a map, uint8, 0 to 254, and 255 for no class;
+    - `bands`, `band`: for tracing, with a rim without class around the region. Pixels are of the type `pixel`; `blank`
+      stands for no class; `columns` is the width of what is read, rim included.
+
+    Raises:
+        SceneError: on creation, if it cannot be a map of classes.
+    """
+
+    content = "class numbers, as 'glraster segment' writes"
+
+    def __init__(self, path: str, bounds: Bounds | None = None) -> None:
+        super().__init__(path)
+        with self.closed_on_error():
+            if np.dtype(self.dtype if "complex" not in self.dtype else complex).kind not in "iuf":
+                raise SceneError(f"{self.path}: has {self.dtype} pixels; give a raster with one band of {self.content}")
             self.region = self.extent if bounds is None else bounds_window(bounds, self.transform, *self.shape)
-        self._masked = not {MaskFlags.all_valid, MaskFlags.nodata} & set(self.dataset.mask_flag_enums[self._band - 1])
-        nodata = self.dataset.nodatavals[self._band - 1]
-        self._nodata = int(nodata) if nodata is not None and float(nodata).is_integer() else None
-        narrow = self.dtype == "uint8" and not self._masked and self._nodata is not None and 0 <= self._nodata <= 255
+        nodata = self.dataset.nodatavals[self.index - 1]
+        # bytes whose only invalid value is a byte are traced as they are
+        narrow = self.dtype == "uint8" and self._only_nodata and not self._alpha_bands and nodata in range(256)
         self.pixel = np.dtype(np.uint8 if narrow else np.int32)
-        self.blank = int(self._nodata or 0) if narrow else int(_NO_CLASS)
+        self.blank = int(nodata) if narrow else int(_NO_CLASS)
         self.columns = round_up(self.region.width + 2, 8 // self.pixel.itemsize)
 
-    def _only_band(self, measured: bool) -> int:
-        bands = self.value_bands
-        if len(bands) != 1:
-            what = "values" if measured else "class numbers"
-            raise SceneError(f"{self.path}: has {len(bands)} bands; one band of {what} is needed")
-        self.dtype = str(self.dataset.dtypes[bands[0] - 1])
-        if self.dtype[0] not in "iu" and not measured:
-            raise SceneError(f"{self.path}: has {self.dtype} pixels, a class mask has whole numbers; convert it first")
-        return int(bands[0])
+    @cached_property
+    def declared(self) -> tuple[LandClass, ...]:
+        """The classes of its `GLRASTER_CLASSES` tag, whether they occur or not."""
+        return declared_classes(self.dataset)
+
+    @cached_property
+    def named(self) -> tuple[LandClass, ...]:
+        """The classes that the file itself names, by its tag or else as `foreign_classes` finds them."""
+        return self.declared or self.fetch(lambda: foreign_classes(self.dataset, self.index))
+
+    @cached_property
+    def classes(self) -> tuple[LandClass, ...]:
+        """The classes of the map: the declared ones, or else those whose ids occur.
+
+        Reads all pixels if there is no tag.
+
+        Raises:
+            SceneError: if it has values beyond 0 to 255.
+        """
+        if self.declared:
+            return self.declared
+        pixels = np.zeros(256, np.int64)
+        for _, block in self.blocks():
+            pixels += np.bincount(block.ravel(), minlength=256)
+        named = {c.id: c for c in self.named}
+        ids = np.flatnonzero(pixels[:NODATA]).tolist()
+        return tuple(named.get(i) or LandClass(i, f"class {i}", class_color(i)) for i in ids)
+
+    def read(self, window: Window) -> UInt8Array:
+        """The class ids of a window inside the raster, (height, width); 255 if a pixel has none."""
+        return self._ids(*self._read(window))
+
+    def overview(self, side: int) -> UInt8Array:
+        """All of the raster shrunk to `side` pixels at most; each takes the class that most of its pixels have.
+
+        Votes are counted in the pixels themselves: overviews in the file may be averages, with classes that are not
+        there. Time: one pass over all pixels.
+        """
+        factor = max(1.0, max(self.shape) / side)
+        if factor == 1:
+            return self.read(self.extent)
+        shape = max(1, round(self.shape[0] / factor)), max(1, round(self.shape[1] / factor))
+        with _WithoutOverviews(self.name) as pixels:
+            values, valid = pixels._read(self.extent, out_shape=shape, resampling=Resampling.mode)
+        if self.pixel == np.uint8:
+            valid = values != self.blank  # nodata has no vote; the mask was read at one pixel of each place only
+        return self._ids(values, valid)
+
+    def blocks(self) -> Iterator[tuple[Window, UInt8Array]]:
+        """The class ids of all of the raster, block by block."""
+        for window in self.extent.blocks(*_BLOCK):
+            yield window, self.read(window)
+
+    def areas(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64] | None]:
+        """Pixels of every value 0 to 255, and their area in m²; None if the CRS has no metres."""
+        pixels, area, metric = np.zeros(256, np.int64), np.zeros(256), True
+        for window, block in self.blocks():
+            counts = np.bincount(block.ravel(), minlength=256)
+            centre = window.top + window.height / 2, window.left + window.width / 2
+            pixel_m2 = pixel_area_m2(self.crs, self.transform, *centre)
+            metric &= pixel_m2 is not None
+            pixels += counts
+            area += counts * (pixel_m2 or 0.0)
+        return pixels, area if metric else None
 
     @property
     def band_rows(self) -> int:
-        """Rows of a band: whole rows of the file's blocks."""
-        block: int = self.dataset.block_shapes[self._band - 1][0]
-        wanted = max(1, BAND_PX // self.columns)
-        return int(min(max(block, wanted // block * block), self.region.height))
+        """Rows of a band: whole rows of the file's blocks, about `BAND_PX` pixels."""
+        block: int = self.dataset.block_shapes[self.index - 1][0]
+        rows = max(1, BAND_PX // self.columns)
+        return int(min(max(block, rows // block * block), self.region.height))
 
     def bands(self, rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """The pixels from top to bottom: the first row, and (1 + rows, columns) values with the row above the band.
 
-        The rim around the region is blank; the last band has a blank row at its end. Memory: one band.
+        Memory: one band. A region of 3 rows and 4 columns in bands of 2 rows, `.` is blank:
+
+            . . . . . .  row above        . 5 5 7 7 .  row above: the last of the band before
+            . 1 1 2 2 .  first row        . 8 8 8 8 .  first row
+            . 5 5 7 7 .                   . . . . . .  blank row at the region's end
         """
         above: npt.NDArray[Any] | None = None
         for top in range(self.region.top, self.region.bottom, rows):
-            pixels = self._with_rim(top, min(rows, self.region.bottom - top), above)
-            above = pixels[min(rows, self.region.bottom - top)].copy()
+            height = min(rows, self.region.bottom - top)
+            pixels = self._with_rim(top, height, above)
+            above = pixels[height].copy()
             yield top, pixels
 
     def band(self, top: int, rows: int) -> npt.NDArray[Any]:
-        """The pixels of the one of the `bands` of `rows` rows that begins at row `top`."""
+        """The one of the `bands` of `rows` rows that begins at row `top`."""
         above = None
         if top > self.region.top:
             above = self._with_rim(top - 1, 1, None)[1]
         return self._with_rim(top, min(rows, self.region.bottom - top), above)
 
     def _with_rim(self, top: int, height: int, above: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-        """Rows of the region, with the row above them, blank where None, a rim, and at the end a blank row."""
-        last = top + height == self.region.bottom
-        pixels = np.full((1 + height + last, self.columns), self.blank, self.pixel)
+        at_end = top + height == self.region.bottom
+        pixels = np.full((1 + height + at_end, self.columns), self.blank, self.pixel)
         if above is not None:
             pixels[0] = above
         left, width = self.region.left, self.region.width
-        pixels[1 : 1 + height, 1 : 1 + width] = self._read(Window(top, left, height, width))
+        pixels[1 : 1 + height, 1 : 1 + width] = self._numbers(Window(top, left, height, width))
         return pixels
 
-    def _read(self, window: Window) -> npt.NDArray[Any]:
-        source = RasterioWindow(window.left, window.top, window.width, window.height)
-        values = self.read_bands(self._band, window=source)
-        mask = self.read_masks(self._band, window=source) if self._masked else None
-        if values.dtype == self.pixel and mask is None and self._nodata in (None, self.blank):
-            return np.asarray(values)
-        invalid = values == self._nodata if self._nodata is not None else np.zeros(values.shape, bool)
-        if mask is not None:
-            invalid |= mask == 0
-        valid = values[~invalid] if values.dtype.itemsize >= 4 else values[:0]
-        if valid.size and (int(valid.min()) <= _NO_CLASS or int(valid.max()) > np.iinfo(np.int32).max):
-            raise SceneError(f"{self.path}: has values beyond 32 bits, which no class number needs")
-        classes = values.astype(np.int32)
-        classes[invalid] = self.blank
-        return np.asarray(classes)
+    def _numbers(self, window: Window) -> npt.NDArray[Any]:
+        """The class numbers of a window in the type `pixel`, `blank` if a pixel has none."""
+        if self.pixel == np.uint8:  # nodata is blank
+            source = RasterioWindow(window.left, window.top, window.width, window.height)
+            return self.read_bands(self.index, window=source)
+        values, valid = self._read(window)
+        valid = self._checked(values, valid)
+        with np.errstate(invalid="ignore"):  # invalid pixels can hold anything
+            numbers = values.astype(np.int32, copy=False)
+        return numbers if valid is None else np.where(valid, numbers, self.blank)
 
-    def read_measured(self, window: Window) -> npt.NDArray[np.float32]:
-        """Values of a window of a raster that measures something, NaN where they are invalid."""
-        source = RasterioWindow(window.left, window.top, window.width, window.height)
-        values = self.read_bands(self._band, window=source).astype(np.float32)
-        values[self.read_masks(self._band, window=source) == 0] = np.nan
-        return values
+    def _ids(self, values: npt.NDArray[Any], valid: BoolArray | None) -> UInt8Array:
+        """Values as class ids of a map, 255 if a pixel has none."""
+        if values.dtype != np.uint8:
+            valid = self._checked(values, valid)
+            used = values if valid is None else values[valid]
+            if used.size and (used.min() < 0 or used.max() > NODATA):
+                raise SceneError(f"{self.path}: has values beyond 0 to 255, so it holds no class numbers")
+            with np.errstate(invalid="ignore"):
+                values = values.astype(np.uint8)
+        return values if valid is None else np.where(valid, values, np.uint8(NODATA))
 
-    def classes(self) -> tuple[LandClass, ...]:
-        """The classes that the file itself names: by glraster's tag, by category names, or by its colour table."""
-        tag = self.tags.get(CLASSES_TAG)
-        if tag is not None:
-            try:
-                return listed_classes(tag)
-            except (ValueError, KeyError, TypeError) as error:
-                raise SceneError(f"{self.path}: its tag {CLASSES_TAG} is damaged") from error
-        names = self._category_names()
-        try:
-            colors = {i: _rgb(color) for i, color in self.dataset.colormap(self._band).items()}
-        except ValueError:
-            colors = {}
-        used = {i for i, color in colors.items() if color != (0, 0, 0)} if len(set(colors.values())) > 1 else set()
-        found = sorted(({i for i, name in enumerate(names) if name} | used) - {self._nodata})
-        default = generated_colors(len(found))
-        return tuple(
-            LandClass(
-                i,
-                names[i] if i < len(names) and names[i] else f"class {i}",
-                colors[i] if i in used else default[k],
+    def _checked(self, values: npt.NDArray[Any], valid: BoolArray | None) -> BoolArray | None:
+        """Which values are class numbers.
+
+        Raises:
+            SceneError: if a valid one is not whole, or not within 32 bits.
+        """
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            valid = finite if valid is None else valid & finite
+        if values.dtype.itemsize < 4 and values.dtype.kind != "f":
+            return valid
+        used = values if valid is None else values[valid]
+        if values.dtype.kind == "f" and (broken := used[used != np.rint(used)]).size:
+            raise SceneError(
+                f"{self.path}: has the value {broken[0]:g}, a map of classes has whole numbers; classify it first"
             )
-            for k, i in enumerate(found)
-        )
-
-    def _category_names(self) -> list[str]:
-        sidecar = Path(self.name + ".aux.xml")
-        if not sidecar.is_file():
-            return []
-        try:
-            tree = ElementTree.parse(sidecar)
-        except ElementTree.ParseError:
-            return []
-        band = tree.find(f"PAMRasterBand[@band='{self._band}']/CategoryNames")
-        return [] if band is None else [category.text or "" for category in band.findall("Category")]
+        if used.size and (int(used.min()) <= _NO_CLASS or int(used.max()) > np.iinfo(np.int32).max):
+            raise SceneError(f"{self.path}: has values beyond -2147483647 to 2147483647, which no class number needs")
+        return valid
 
 
-def listed_classes(tag: str) -> tuple[LandClass, ...]:
-    """The classes that the text of a `GLRASTER_CLASSES` tag lists; a ValueError, KeyError or TypeError if damaged."""
-    return tuple(LandClass(int(c["id"]), str(c["name"]), _rgb(c["color"])) for c in json.loads(tag))
+class _WithoutOverviews(ValueRaster):
+    """A raster as if it had no overviews."""
 
-
-def _rgb(color: Any) -> tuple[int, int, int]:
-    red, green, blue = (min(255, max(0, int(channel))) for channel in list(color)[:3])
-    return red, green, blue
-
-
-def generated_colors(count: int) -> list[tuple[int, int, int]]:
-    """Colours that differ from their neighbours: hues a golden angle apart."""
-    from colorsys import hsv_to_rgb
-
-    turns = [(0.07 + 0.618034 * i) % 1 for i in range(count)]
-    return [_rgb(255 * c for c in hsv_to_rgb(h, 0.55 + 0.25 * (i % 2), 0.85)) for i, h in enumerate(turns)]
+    open_options: ClassVar[Mapping[str, str]] = {"OVERVIEW_LEVEL": "NONE"}

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from glraster.errors import OutputError, UsageError
 from glraster.evaluation.truth import own_classes
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.georef import gsd_m
-from glraster.raster.mask import Mask
 from glraster.raster.source import gdal_session
 from glraster.reporting.formatting import area, css_color, grouped, ink_on, percent
 from glraster.reporting.pictures import class_picture
@@ -60,7 +60,7 @@ def preview(mask: str | Path, output: str | Path, options: PreviewOptions | None
         raise OutputError(f"{target}: exists; use --overwrite to replace it")
     if not target.absolute().parent.is_dir():
         raise OutputError(f"{target}: its folder does not exist; create it first")
-    with gdal_session(), Mask(str(mask)) as opened:
+    with gdal_session(), ClassRaster(str(mask)) as opened:
         png = _draw(_sheet(opened, settings))
     temporary = target.with_name(target.name + ".part")
     try:
@@ -87,7 +87,7 @@ class _Sheet:
     foot: str
 
 
-def _sheet(mask: Mask, options: PreviewOptions) -> _Sheet:
+def _sheet(mask: ClassRaster, options: PreviewOptions) -> _Sheet:
     indexes = own_classes(mask.classes).table[mask.overview(options.size)]
     pixels, area_m2 = mask.areas()
     rows = tuple(AreaRow(c, int(pixels[c.id]), None if area_m2 is None else float(area_m2[c.id])) for c in mask.classes)

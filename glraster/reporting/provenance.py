@@ -13,7 +13,7 @@ from glraster.errors import ModelError
 from glraster.model.checkpoint import model_id, read_spec
 from glraster.model.default import DEFAULT_MODEL, model_path
 from glraster.names import redact
-from glraster.raster.mask import Mask
+from glraster.raster.class_raster import ClassRaster
 
 _ORIGIN = {
     "catalog": "Catalog",
@@ -27,7 +27,9 @@ _ORIGIN = {
 }
 
 
-def map_provenance(mask: Mask, model: str | None, sources: Mapping[str, str], command: str | None) -> dict[str, str]:
+def map_provenance(
+    mask: ClassRaster, model: str | None, sources: Mapping[str, str], command: str | None
+) -> dict[str, str]:
     """What is known of a map: its files, its model and what that learned from, and this report's command."""
     told = dict(sources)
     made_by = mask.tags.get("GLRASTER_MODEL")

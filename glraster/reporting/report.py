@@ -15,9 +15,9 @@ from glraster.evaluation.evaluate import EvaluateOptions, Tolerance, evaluate
 from glraster.evaluation.truth import TruthOptions, opened_truth, own_classes
 from glraster.metrics.records import Evaluation, PointEvaluation
 from glraster.names import redact
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
-from glraster.raster.mask import Mask
 from glraster.raster.source import gdal_session
 from glraster.reporting.page import render
 from glraster.reporting.pictures import Picture, class_picture, confidence_picture, distinct, error_picture, photo
@@ -131,7 +131,7 @@ def check_report(target: Path, subject: str | os.PathLike[str], options: ReportO
 
 def _map_page(path: str, options: ReportOptions) -> Page:
     with ExitStack() as stack:
-        mask = stack.enter_context(Mask(path))
+        mask = stack.enter_context(ClassRaster(path))
         scene = stack.enter_context(SceneView(options.scene, mask)) if options.scene else None
         found = _evaluation(path, options)
         view, confidence = _view(mask, scene, found, options)
@@ -156,7 +156,7 @@ def _evaluation(path: str, options: ReportOptions) -> Evaluation | PointEvaluati
     return evaluate(path, options.truth, EvaluateOptions(options.meaning, options.tolerance, worst=_TILES))
 
 
-def _subtitle(mask: Mask, options: ReportOptions) -> str:
+def _subtitle(mask: ClassRaster, options: ReportOptions) -> str:
     height, width = mask.shape
     told = [f"{width} × {height} pixels"]
     size = gsd_m(mask.crs, mask.transform, height, width)
@@ -168,7 +168,7 @@ def _subtitle(mask: Mask, options: ReportOptions) -> str:
     return ", ".join(told)
 
 
-def _crs_name(mask: Mask) -> str | None:
+def _crs_name(mask: ClassRaster) -> str | None:
     if mask.crs is None:
         return None
     code = mask.crs.to_epsg()
@@ -181,7 +181,7 @@ def _sources(path: str, options: ReportOptions) -> dict[str, str]:
 
 
 def _view(
-    mask: Mask, scene: SceneView | None, found: Evaluation | PointEvaluation | None, options: ReportOptions
+    mask: ClassRaster, scene: SceneView | None, found: Evaluation | PointEvaluation | None, options: ReportOptions
 ) -> tuple[MapView, Confidence | None]:
     """Layers from the bottom up, the classes of the map and, where there is a truth, its own."""
     layers, confidence = [], None
@@ -215,7 +215,7 @@ def _view(
     return view, confidence
 
 
-def _truth_layers(mask: Mask, classes: tuple[LandClass, ...], options: ReportOptions) -> tuple[Picture, Picture]:
+def _truth_layers(mask: ClassRaster, classes: tuple[LandClass, ...], options: ReportOptions) -> tuple[Picture, Picture]:
     """The truth in the classes' colours, and where the map differs from it."""
     assert options.truth is not None
     with opened_truth(mask, options.truth, options.meaning) as (reader, legend):
@@ -236,7 +236,7 @@ def _shown_indexes(names: tuple[str, ...], classes: tuple[LandClass, ...]) -> UI
     return table
 
 
-def _confidence(mask: Mask, path: str) -> tuple[Picture, Confidence]:
+def _confidence(mask: ClassRaster, path: str) -> tuple[Picture, Confidence]:
     with opened_confidence(path, mask) as raster:
         counts = confidence_counts(raster, mask)
         picture = confidence_picture(confidence_overview(raster, _SIDE_PX))
@@ -246,7 +246,7 @@ def _confidence(mask: Mask, path: str) -> tuple[Picture, Confidence]:
 
 
 def _worst_pictures(
-    mask: Mask, scene: SceneView | None, found: Evaluation, options: ReportOptions
+    mask: ClassRaster, scene: SceneView | None, found: Evaluation, options: ReportOptions
 ) -> tuple[TilePictures, ...]:
     assert options.truth is not None
     with opened_truth(mask, options.truth, options.meaning) as (reader, legend):

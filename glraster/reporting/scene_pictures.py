@@ -14,8 +14,8 @@ from rasterio.windows import Window as RasterioWindow
 
 from glraster.errors import SceneError
 from glraster.labels.grid import grid_of
+from glraster.raster.class_raster import ClassRaster
 from glraster.raster.grid import Window
-from glraster.raster.mask import Mask
 from glraster.raster.source import OpenRaster
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -31,7 +31,7 @@ class SceneView(OpenRaster):
     between the 2nd and the 98th percentile of the whole scene. Memory: the picture asked for, and GDAL's cache.
     """
 
-    def __init__(self, path: str, mask: Mask) -> None:
+    def __init__(self, path: str, mask: ClassRaster) -> None:
         super().__init__(path)
         self._shown: DatasetReader | WarpedVRT = self.dataset
         self._mask = mask
@@ -49,7 +49,7 @@ class SceneView(OpenRaster):
             raise SceneError(f"{self.path}: has complex pixels, which cannot be shown")
         return bands[:3] if len(bands) >= 3 else bands[:1]
 
-    def _on_grid(self, mask: Mask) -> DatasetReader | WarpedVRT:
+    def _on_grid(self, mask: ClassRaster) -> DatasetReader | WarpedVRT:
         if grid_of(mask).mismatch(grid_of(self)) is None:
             return self.dataset
         if not (mask.crs and self.crs):
@@ -98,7 +98,7 @@ class SceneView(OpenRaster):
 
 
 @contextmanager
-def opened_confidence(path: str, mask: Mask) -> Iterator[OpenRaster]:
+def opened_confidence(path: str, mask: ClassRaster) -> Iterator[OpenRaster]:
     """A raster of per cents on the grid of a map.
 
     Raises:
@@ -118,7 +118,7 @@ def confidence_overview(raster: OpenRaster, side: int) -> UInt8Array:
     return raster.read_bands(1, out_shape=shape, resampling=Resampling.average)
 
 
-def confidence_counts(raster: OpenRaster, mask: Mask) -> npt.NDArray[np.int64]:
+def confidence_counts(raster: OpenRaster, mask: ClassRaster) -> npt.NDArray[np.int64]:
     """Pixels of every class id and per cent, (256, 101). Memory: one block."""
     found = np.zeros((256, 101), np.int64)
     for window, ids in mask.blocks():

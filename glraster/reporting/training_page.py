@@ -11,11 +11,10 @@ from typing import Any
 import rasterio
 from rasterio.errors import RasterioError
 
-from glraster.config import LandClass
+from glraster.config import LandClass, class_color
 from glraster.errors import SceneError
 from glraster.metrics.records import known
 from glraster.model.checkpoint import read_spec
-from glraster.raster.mask import distinct_color
 from glraster.reporting.pictures import Picture, photo
 from glraster.reporting.provenance import origin, report_facts
 from glraster.reporting.records import Page, Training, TrainingStage, Validation
@@ -65,7 +64,7 @@ def _classes(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[tuple[
         spec = read_spec(model)
         return spec.classes, origin(spec.provenance)
     count = max((len(r["iou"]) for r in records if r["kind"] == "validation"), default=0)
-    return tuple(LandClass(i, f"class {i}", distinct_color(i)) for i in range(count)), {}
+    return tuple(LandClass(i, f"class {i}", class_color(i)) for i in range(count)), {}
 
 
 def _stage(name: str, records: Sequence[Mapping[str, Any]]) -> TrainingStage:

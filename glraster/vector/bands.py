@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glraster.raster.class_raster import ClassRaster
+from glraster.raster.class_raster import ClassRaster, ValueRaster
 from glraster.raster.grid import Window
 from glraster.vector.ground import NoGround, Plane
 from glraster.vector.job import VectorizeJob
@@ -87,7 +87,7 @@ def _pixels(job: VectorizeJob) -> Iterator[tuple[int, Pixels, _Measured]]:
         yield top, pixels, measured_values(job.mask, job.confidence, top, pixels)
 
 
-def measured_values(mask: ClassRaster, confidence: ClassRaster | None, top: int, pixels: Pixels) -> _Measured:
+def measured_values(mask: ClassRaster, confidence: ValueRaster | None, top: int, pixels: Pixels) -> _Measured:
     """What another raster measured on the pixels of a band of the mask, NaN where nothing; None without that raster."""
     if confidence is None:
         return None

@@ -15,7 +15,7 @@ import rasterio
 
 from glraster._version import __version__
 from glraster.cluster.worker import Fingerprint, OpenCalls, absolute, as_json, plain_errors
-from glraster.raster.class_raster import Bounds, ClassRaster
+from glraster.raster.class_raster import Bounds, ClassRaster, ValueRaster
 from glraster.raster.source import gdal_session
 from glraster.vector.bands import Tracing, measured_values, trace_band
 from glraster.vector.job import VectorizeJob
@@ -50,7 +50,7 @@ class BandTask:
 @dataclass(frozen=True)
 class _Rasters:
     mask: ClassRaster
-    confidence: ClassRaster | None
+    confidence: ValueRaster | None
 
 
 def call_of(job: VectorizeJob) -> MaskCall:
@@ -61,11 +61,15 @@ def call_of(job: VectorizeJob) -> MaskCall:
     )
 
 
-def fingerprint(mask: ClassRaster, confidence: ClassRaster | None) -> dict[str, object]:
+def fingerprint(mask: ClassRaster, confidence: ValueRaster | None) -> dict[str, object]:
     """All that decides the borders of a band, as JSON values."""
     return as_json(
         {
-            "mask": _state(mask),
+            "mask": {
+                **_state(mask),
+                "region": str(mask.region),
+                "pixels": [str(mask.pixel), mask.blank, mask.columns],
+            },
             "confidence": None if confidence is None else _state(confidence),
             "versions": [__version__, numba.__version__, rasterio.__gdal_version__],
         }
@@ -117,7 +121,7 @@ def _read(task: BandTask, *, measured: bool) -> tuple[_Rasters, npt.NDArray[Any]
         return rasters, pixels, measured_values(rasters.mask, confidence, task.top, pixels)
 
 
-def _state(raster: ClassRaster) -> dict[str, object]:
+def _state(raster: ValueRaster) -> dict[str, object]:
     path = Path(raster.path)
     stat = path.stat() if path.is_file() else None
     return {
@@ -125,8 +129,7 @@ def _state(raster: ClassRaster) -> dict[str, object]:
         "file": None if stat is None else [stat.st_size, stat.st_mtime_ns],
         "shape": raster.shape,
         "transform": list(raster.transform)[:6],
-        "region": str(raster.region),
-        "pixels": [str(raster.pixel), raster.blank, raster.columns],
+        "dtype": raster.dtype,
     }
 
 
@@ -134,7 +137,7 @@ def _opened(call: MaskCall, stack: ExitStack) -> tuple[_Rasters, dict[str, objec
     mask = stack.enter_context(ClassRaster(call.mask, call.bounds))
     confidence = None
     if call.confidence is not None:
-        confidence = stack.enter_context(ClassRaster(call.confidence, measured=True))
+        confidence = stack.enter_context(ValueRaster(call.confidence))
     return _Rasters(mask, confidence), fingerprint(mask, confidence)
 
 

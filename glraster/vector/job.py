@@ -18,10 +18,10 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform as transform_points
 
 from glraster._version import __version__
-from glraster.config import LandClass
+from glraster.config import LandClass, class_color
 from glraster.errors import OutputError, SceneError, UsageError
 from glraster.names import is_path
-from glraster.raster.class_raster import Bounds, ClassRaster, generated_colors
+from glraster.raster.class_raster import Bounds, ClassRaster, ValueRaster
 from glraster.vector.ground import Ground, ground_of
 from glraster.vector.output import LON_LAT_FORMATS, Dissolver, LayerForm, ending_of
 from glraster.vector.polygons import FloatArray, Placement, Reproject
@@ -79,7 +79,7 @@ class VectorizeJob:
     """A checked call: open rasters, chosen settings, the form of the output."""
 
     mask: ClassRaster
-    confidence: ClassRaster | None
+    confidence: ValueRaster | None
     output: str
     options: VectorizeOptions
     classes: tuple[LandClass, ...]
@@ -106,12 +106,10 @@ class VectorizeJob:
             yield Dissolver(Path(folder))
 
     def classes_of(self, values: Iterable[int]) -> list[LandClass]:
-        """These values as classes, ascending, with made names and colours where nobody gave any."""
+        """These values as classes, ascending; one without a name is called "class N"."""
         known = {c.id: c for c in self.classes}
-        found = sorted(values)
         return [
-            known.get(value, LandClass(value, self.form.names[value], color))
-            for value, color in zip(found, generated_colors(len(found)), strict=True)
+            known.get(value) or LandClass(value, self.form.names[value], class_color(value)) for value in sorted(values)
         ]
 
 
@@ -128,9 +126,9 @@ def prepared(mask_path: str, output: str, options: VectorizeOptions | None) -> I
         mask = stack.enter_context(ClassRaster(mask_path, chosen.bounds))
         confidence = None
         if chosen.confidence is not None:
-            confidence = stack.enter_context(ClassRaster(str(chosen.confidence), measured=True))
+            confidence = stack.enter_context(ValueRaster(str(chosen.confidence)))
             _check_same_grid(mask, confidence)
-        classes = mask.classes() or _catalog_classes(chosen)
+        classes = mask.named or _catalog_classes(chosen)
         target, reproject = _target_crs(mask, chosen.dst_crs, ending)
         multi = chosen.connectivity == 8 or chosen.dissolve
         ground = ground_of(mask.crs, mask.transform, mask.region)
@@ -200,7 +198,7 @@ def _check_path(path: Path, mask: str, overwrite: bool) -> None:
         raise OutputError(f"{path}: exists; use --overwrite to replace it")
 
 
-def _check_same_grid(mask: ClassRaster, other: ClassRaster) -> None:
+def _check_same_grid(mask: ClassRaster, other: ValueRaster) -> None:
     if other.shape != mask.shape or not other.transform.almost_equals(mask.transform, precision=1e-6):
         raise SceneError(f"{other.path}: does not lie on the grid of {mask.path}; give the confidence of the same map")
 

@@ -8,6 +8,7 @@ import shlex
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from click.testing import CliRunner
@@ -15,6 +16,8 @@ from maps import CLASSES, IDS, disturbed, patches, pixel_boxes, write_map, write
 from rasterio.rio.main import main_group
 from rasters import HALF_METRE, write_raster
 from sklearn import metrics as reference
+
+from glraster.raster.writer import CLASSES_TAG, classes_json
 
 H, W = 700, 1150
 
@@ -41,6 +44,19 @@ def test_counts_are_those_of_all_pixels(pair, evaluated):
     assert found["pixels"] == int(((ids != 255) & (true != 255)).sum())
     assert found["ignored_pixels"] == int((true == 255).sum())
     assert found["unmapped_pixels"] == int(((ids == 255) & (true != 255)).sum())
+
+
+@pytest.mark.parametrize("form", ["alpha", "float"])
+def test_the_form_of_a_map_does_not_change_its_counts(form, pair, evaluated, tmp_path):
+    mask, truth, ids, _ = pair
+    if form == "alpha":
+        pixels = np.stack([np.where(ids == 255, 1, ids), np.where(ids == 255, 0, 255)]).astype(np.uint8)
+        other = write_raster(tmp_path / "other.tif", pixels, photometric="MINISBLACK", alpha="YES")
+    else:
+        other = write_raster(tmp_path / "other.tif", np.where(ids == 255, np.nan, ids)[None].astype(np.float32))
+    with rasterio.open(other, "r+") as dataset:
+        dataset.update_tags(**{CLASSES_TAG: classes_json(CLASSES)})
+    assert evaluated(other, truth)["confusion"] == evaluated(mask, truth)["confusion"]
 
 
 def test_scores_are_those_of_scikit_learn(pair, evaluated):
@@ -247,7 +263,7 @@ def test_tables_are_for_people_and_json_goes_to_a_file(pair, run, tmp_path):
         (("map.tif", "absent.tif"), 1, "does not exist"),
         (("absent.tif", "truth.tif"), 1, "cannot be opened"),
         (("map.tif", "rgb.tif"), 1, "no class"),
-        (("rgb.tif", "truth.tif"), 1, "is no mask"),
+        (("rgb.tif", "truth.tif"), 1, "has 3 bands; give a raster with one band of class numbers"),
         (("map.tif", "truth.tif", "--tolerance", "0"), 2, "neither metres"),
         (("map.tif", "truth.tif", "--tolerance", "900"), 2, "give less"),
         (("map.tif", "truth.tif", "--others", "sea", "--classes", "1=water"), 2, "no class of the truth"),

@@ -7,6 +7,8 @@ import hashlib
 import html
 import json
 import re
+import sqlite3
+from contextlib import closing
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -17,9 +19,9 @@ import shapely
 from affine import Affine
 from maps import CLASSES, IDS, disturbed, patches, write_map, write_shapes, write_truth
 from PIL import Image
-from rasters import HALF_METRE, landscape, write_raster
+from rasters import HALF_METRE, hole, landscape, write_raster
 
-from glraster.config import LandClass
+from glraster.config import LandClass, class_color
 
 H, W = 260, 380
 
@@ -70,6 +72,26 @@ def picture(page, layer):
     """A layer's picture as (height, width, 4)."""
     uri = re.search(rf'data-layer="{layer}"><img src="data:image/[a-z]+;base64,([^"]+)"', page)[1]
     return np.asarray(Image.open(BytesIO(base64.b64decode(uri))).convert("RGBA"))
+
+
+def test_a_class_without_colour_has_one_colour_everywhere(reported, run, tmp_path):
+    """A foreign map with an alpha band: in the report, in the preview, and in the style of its polygons."""
+    ids = patches(H, W, side=60, ids=(2, 9, 40))
+    valid = hole(H, W)
+    pixels = np.stack([ids, np.where(valid, 255, 0).astype(np.uint8)])
+    foreign = write_raster(tmp_path / "foreign.tif", pixels, photometric="MINISBLACK", alpha="YES")
+    seen = picture(reported(foreign), "map")
+    for class_id in (2, 9, 40):
+        assert (seen[(ids == class_id) & valid] == (*class_color(class_id), 255)).all()
+    assert (seen[~valid][:, 3] == 0).all()
+    assert run("preview", foreign, "-o", tmp_path / "preview.png", "--size", W).code == 0
+    drawn = {color for _, color in Image.open(tmp_path / "preview.png").convert("RGB").getcolors(2**20)}
+    assert run("vectorize", foreign, "-o", tmp_path / "polygons.gpkg").code == 0
+    with closing(sqlite3.connect(tmp_path / "polygons.gpkg")) as database:
+        (style,) = database.execute("SELECT styleQML FROM layer_styles").fetchone()
+    for class_id in (2, 9, 40):
+        assert class_color(class_id) in drawn
+        assert '"{},{},{},255"'.format(*class_color(class_id)) in style
 
 
 def test_page_is_one_file_that_names_no_other(mask, reported):
@@ -182,7 +204,7 @@ def test_provenance_has_model_command_and_versions(mask, reported):
 def test_a_class_name_that_is_no_text_does_not_stop_the_report(tmp_path, reported):
     classes = (LandClass(3, "half \ud800 a character", (200, 30, 30)), *CLASSES[1:])
     page = reported(write_map(tmp_path / "map.tif", patches(90, 120), classes))
-    assert "half ? a character" in words(page)
+    assert "half \ufffd a character" in words(page)
 
 
 def test_a_map_without_crs_has_areas_in_pixels(tmp_path, reported):

@@ -40,10 +40,10 @@ def fails(tmp_path, run):
 
 def test_masks_that_are_none(tmp_path, fails):
     out = tmp_path / "out.gpkg"
-    floating = write_raster(tmp_path / "float.tif", np.ones((1, 9, 9), np.float32))
+    floating = write_raster(tmp_path / "float.tif", np.full((1, 9, 9), 0.5, np.float32))
     four = write_raster(tmp_path / "four.tif", np.ones((4, 9, 9), np.uint8), photometric="MINISBLACK")
     (tmp_path / "notes.tif").write_text("no raster")
-    fails(1, "has float32 pixels", floating, "-o", out)
+    fails(1, "has the value 0.5", floating, "-o", out)
     fails(1, "bands", four, "-o", out)
     fails(1, "cannot be opened as a raster", tmp_path / "notes.tif", "-o", out)
     fails(1, "cannot be opened as a raster", tmp_path / "absent.tif", "-o", out)
