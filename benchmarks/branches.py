@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from glraster.catalog import Catalog, load_catalog
 from glraster.config import Architecture, ModelSpec
+from glraster.labels.scenes import OpenScenes
 from glraster.metrics import class_iou, mean_iou
 from glraster.model.fpn import Maps, resize
 from glraster.model.glnet import GLNet
@@ -35,7 +36,7 @@ from glraster.model.resnet import ResNet
 from glraster.raster.source import gdal_session
 from glraster.training.dataset import Sample, SampleForm, SampleSource
 from glraster.training.fit import Fit, Length
-from glraster.training.job import look
+from glraster.training.job import DataSummary, summarise
 from glraster.training.losses import Loss, make_loss
 from glraster.training.recipes import Recipe, choose_recipe
 from glraster.training.stages import start_stage
@@ -93,6 +94,7 @@ class Contest:
 
     catalog: Catalog
     recipe: Recipe
+    data: DataSummary
     spec: ModelSpec
     loss: Loss
     steps: int
@@ -108,8 +110,8 @@ class Contest:
         if crops:
             recipe = replace(recipe, batch=recipe.batch * per_sample)
         fit = Fit(model, recipe.stage(stage), recipe, Length(steps, steps))
-        pairs = self.catalog.train
-        with SampleSource(self.catalog, pairs, self.spec, form, recipe.augmentation, seed=0) as source:
+        scenes, areas = OpenScenes(self.catalog, self.catalog.train), self.data.images.areas
+        with SampleSource(scenes, areas, self.spec, form, recipe.augmentation, seed=0) as source:
             drawn: Any = Crops(source, per_sample) if crops else source
             started = time.perf_counter()
             for report in fit.run(drawn, self.loss, self.dtype):
@@ -168,22 +170,22 @@ def spec_of(name: str, contest: Contest) -> ModelSpec:
 def make_contest(catalog: Catalog, steps: int) -> Contest:
     """Read what the networks have in common from a catalog."""
     recipe = choose_recipe("fast")
-    found = look(catalog, recipe)
+    data = summarise(catalog, recipe)
     arch = Architecture("local", catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem)
     spec = ModelSpec(
         architecture=arch,
         classes=catalog.classes,
-        dtype=found.images.dtype,
+        dtype=data.images.dtype,
         scale=255.0,
-        mean=tuple(mean / 255 for mean in found.images.mean),
-        std=tuple(std / 255 for std in found.images.std),
+        mean=tuple(mean / 255 for mean in data.images.mean),
+        std=tuple(std / 255 for std in data.images.std),
         gsd_m=catalog.gsd_m,
         context_px=catalog.context_px,
         tile_px=recipe.tile_px,
         thumbnail_px=recipe.thumbnail_px,
     )
-    loss = make_loss(recipe.loss, found.class_weights, found.class_offsets)
-    return Contest(catalog, recipe, spec, loss, steps, torch.bfloat16)
+    loss = make_loss(recipe.loss, data.class_weights, data.class_offsets)
+    return Contest(catalog, recipe, data, spec, loss, steps, torch.bfloat16)
 
 
 def scores(model: GLNet, name: str, contest: Contest) -> dict[str, Any]:

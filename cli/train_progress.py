@@ -13,12 +13,12 @@ from .terminal import duration
 
 if TYPE_CHECKING:
     from glraster.training.fit import StepReport
-    from glraster.training.train import Validation
+    from glraster.training.train import ValidationScore
 
 _STEPS, _SECONDS = 50, 30
 """Between two plain lines, whichever is reached first."""
 
-Show = Callable[["StepReport | Validation"], None]
+Show = Callable[["StepReport | ValidationScore"], None]
 
 
 @contextmanager
@@ -52,7 +52,7 @@ class _Pace:
         done = report.step - self.first
         return (now - self.started) / done * (report.steps - report.step) if done else None
 
-    def validation(self, result: Validation) -> None:
+    def validation(self, result: ValidationScore) -> None:
         self.last_miou = result.miou
         self.best_miou = result.miou if self.best_miou is None else max(self.best_miou, result.miou)
 
@@ -67,17 +67,17 @@ def _measured(report: StepReport) -> str:
     return f"loss {report.losses.total:.4f}, rate {report.learning_rate:.1e}"
 
 
-def _scored(result: Validation) -> str:
+def _scored(result: ValidationScore) -> str:
     iou = " ".join("-" if score is None else f"{score:.3f}" for score in result.iou)
     return f"{result.stage} {result.step}: validation mIoU {result.miou:.4f} ({iou})"
 
 
 def _lines() -> Show:
-    from glraster.training.train import Validation as Scored
+    from glraster.training.train import ValidationScore as Scored
 
     pace, told = _Pace(), 0.0
 
-    def show(progress: StepReport | Validation) -> None:
+    def show(progress: StepReport | ValidationScore) -> None:
         nonlocal told
         if isinstance(progress, Scored):
             pace.validation(progress)
@@ -101,7 +101,7 @@ def _bar() -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from glraster.training.train import Validation as Scored
+    from glraster.training.train import ValidationScore as Scored
 
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
@@ -110,7 +110,7 @@ def _bar() -> Iterator[Show]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("preparing", total=None, steps="", measured="", left="", scores="")
 
-        def show(progress: StepReport | Validation) -> None:
+        def show(progress: StepReport | ValidationScore) -> None:
             if isinstance(progress, Scored):
                 pace.validation(progress)
                 console.print(_scored(progress), highlight=False)

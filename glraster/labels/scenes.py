@@ -142,10 +142,6 @@ class OpenScenes:
         self._open.move_to_end(number)
         return self._open[number]
 
-    def areas(self) -> list[int]:
-        """Working pixels of every pair."""
-        return [self[number].area.size for number in range(len(self._pairs))]
-
     def close(self) -> None:
         while self._open:
             self._open.popitem()[1].close()

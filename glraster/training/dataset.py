@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glraster.catalog import IGNORE, Catalog, Pair
+from glraster.catalog import IGNORE
 from glraster.config import ModelSpec
 from glraster.labels.scenes import OpenScenes
 from glraster.model.sharing import Tiling
@@ -68,27 +68,26 @@ class Sample:
 
 
 class SampleSource:
-    """Draws samples from one split of a catalog; use as a context manager.
+    """Draws samples from scenes, which it closes at the end; use as a context manager.
 
-    Scenes are drawn in proportion to the square root of their area, windows anywhere in them. `seed` is one number, or
-    (number, stream): the same number gives other samples in another stream. Memory: one window and GDAL's block
-    cache; of many scenes those last used are open.
+    Scenes are drawn in proportion to the square root of their `areas`, windows anywhere in them. `seed` is one number,
+    or (number, stream): the same number gives other samples in another stream. Memory: one window and GDAL's block
+    cache; of many scenes the last used ones are open.
     """
 
     def __init__(
         self,
-        catalog: Catalog,
-        pairs: Sequence[Pair],
+        scenes: OpenScenes,
+        areas: Sequence[int],
         spec: ModelSpec,
         form: SampleForm,
         how: Augmentation,
         seed: int | tuple[int, int],
     ) -> None:
-        self._spec, self._form, self._how = spec, form, how
+        self._scenes, self._spec, self._form, self._how = scenes, spec, form, how
         self._seed, self._stream = (seed, 0) if isinstance(seed, int) else seed
-        self._scenes = OpenScenes(catalog, pairs)
-        areas = np.sqrt(self._scenes.areas())
-        self._odds = areas / areas.sum()
+        roots = np.sqrt(areas)
+        self._odds = roots / roots.sum()
 
     def __enter__(self) -> SampleSource:
         return self

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from glraster.errors import DeviceError, UsageError
+
+T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=2)
 """A process waits so long for the others: one may still score a scene. One that died is noticed at once."""
@@ -86,25 +88,31 @@ class Team:
             gradient.copy_(summed.view_as(gradient))
 
     def from_first(self, action: Callable[[], Any]) -> Any:
-        """What an action returns in the first process, as JSON values, for everyone; the others do not act.
+        """Run an action in the first process and return its result, of JSON values, in all of them.
 
-        Where it fails there, the others end without a word: the first one tells why.
+        If it fails there, the other processes end silently: the first one reports why.
         """
         if self.size == 1:
             return action()
-        told: list[object] = [None]
+        message: list[object] = [None]
         if self.first:
             try:
-                told = [json.dumps(action())]
+                message = [json.dumps(action())]
             finally:
                 with _meeting():
-                    dist.broadcast_object_list(told, src=0)
+                    dist.broadcast_object_list(message, src=0)
         else:
             with _meeting():
-                dist.broadcast_object_list(told, src=0)
-        if told[0] is None:
+                dist.broadcast_object_list(message, src=0)
+        if message[0] is None:
             raise SystemExit(1)
-        return json.loads(str(told[0]))
+        return json.loads(str(message[0]))
+
+    def first_then_all(self, action: Callable[[], T]) -> T:
+        """Run an action in the first process and then, if it succeeded there, in the others."""
+        results: list[T] = []
+        self.from_first(lambda: results.append(action()))
+        return results[0] if self.first else action()
 
     def wait(self) -> None:
         """Go on when everyone is here."""

@@ -1,4 +1,4 @@
-"""Check a call of `train` before anything is computed: options in, a recipe, a start and a look at the data out."""
+"""Check a call of `train` before anything is computed: options in, a checked job out."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from glraster.catalog import Catalog
-from glraster.config import Architecture, Mode
-from glraster.errors import CatalogError, UsageError
+import numpy as np
+import torch
+
+from glraster.catalog import Catalog, Split, load_catalog
+from glraster.config import Architecture, Mode, ModelSpec
+from glraster.errors import UsageError
 from glraster.labels.check import check_catalog
-from glraster.labels.scenes import open_image
-from glraster.raster.grid import STRIDE
-from glraster.training.ddp import Team
-from glraster.training.fit import check_division
-from glraster.training.initial import Initial, architecture_of, read_initial
+from glraster.raster.grid import STRIDE, Window
+from glraster.raster.reader import Scene
+from glraster.segmentation.device import choose_device
+from glraster.training.ddp import Team, own_device
+from glraster.training.fit import Length, check_division
+from glraster.training.folder import RunFolder
+from glraster.training.initial import Initial, architecture_of, normalisation, read_initial
 from glraster.training.losses import make_loss
 from glraster.training.recipes import NETWORK_KEYS, Recipe, architecture_settings, choose_recipe
 from glraster.training.stages import STAGES, Stage
-from glraster.training.survey import Survey, class_offsets, class_weights, survey
+from glraster.training.survey import (
+    ImageStatistics,
+    ImageSurvey,
+    class_offsets,
+    class_weights,
+    steps_to_see_all,
+)
 
 log = logging.getLogger(__name__)
 
 _MODES: tuple[Mode, ...] = ("global", "local", "full")
-"""Each holds all that the ones before it hold."""
+"""Each has all branches of the ones before it."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,12 @@ class TrainOptions:
     Attributes:
         recipe: "fast" or "paper". settings: `key=value` texts that change it. arch: the same for the network, in short.
         init: a model or backbone file to start from, "imagenet", or None for new weights.
-        stages: only these of the recipe's; all where empty.
+        stages: only these of the recipe's; all if empty.
         offline: never download ImageNet weights.
         bfloat16: convolutions in bfloat16 (float16 on GPUs without it).
-        resume: go on with a training that stopped. device: auto, cpu, cuda, cuda:N. seed: decides weights and samples.
+        resume: continue a training that stopped.
+        device: auto, cpu, cuda, cuda:N.
+        seed: decides initial weights and samples.
     """
 
     recipe: str = "fast"
@@ -53,79 +66,150 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A checked call: the recipe, which of its stages are trained, and what weights begin as."""
+class TrainingSetup:
+    """What a call asks for: the recipe, which of its stages are trained, what weights begin as, and the device."""
 
     recipe: Recipe
     stages: tuple[str, ...]
     initial: Initial
+    device: torch.device
 
     def mode(self, stage: Stage) -> Mode:
         """The mode of the network that a stage trains."""
         return self.recipe.mode if self.recipe.mode in stage.modes else stage.modes[0]
 
-    def settings(self, catalog: Catalog, options: TrainOptions) -> dict[str, Any]:
-        """All that decides the weights, as JSON values."""
-        told = {**asdict(self.recipe), "stages": self.stages, "seed": options.seed, "catalog": catalog.content_hash}
-        return {**told, "init": self.initial.identity, "bfloat16": options.bfloat16}
-
 
 @dataclass(frozen=True)
-class Findings:
-    """What a look at all data found: the images, how much every class counts in the loss, and its logits' offset."""
+class DataSummary:
+    """What the data look like: statistics of the images, and the classes' weights in the loss and offsets of logits."""
 
-    images: Survey
+    images: ImageStatistics
     class_weights: tuple[float, ...] | None
     class_offsets: tuple[float, ...] | None
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Findings:
+    def from_json(cls, record: dict[str, Any]) -> DataSummary:
         """Read what `asdict` made of one."""
         weights, offsets = (record[key] and tuple(record[key]) for key in ("class_weights", "class_offsets"))
-        return cls(Survey.from_json(record["images"]), weights, offsets)
+        return cls(ImageStatistics.from_json(record["images"]), weights, offsets)
 
 
-def plan(catalog: Catalog, options: TrainOptions, team: Team) -> Plan:
-    """Choose the recipe, its stages and the start of a training.
+@dataclass(frozen=True)
+class TrainJob:
+    """A checked call of `train`, the same in every process of the team."""
+
+    catalog: Catalog
+    options: TrainOptions
+    setup: TrainingSetup
+    data: DataSummary
+    team: Team
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.setup.recipe
+
+    def model_spec(self) -> ModelSpec:
+        """The description of the model of the last stage; the earlier ones differ in their mode."""
+        recipe, catalog, images = self.recipe, self.catalog, self.data.images
+        scale = float(np.iinfo(images.dtype).max) if np.issubdtype(np.dtype(images.dtype), np.integer) else 1.0
+        spec = ModelSpec(
+            architecture=_architecture(recipe.mode, catalog, recipe),
+            classes=catalog.classes,
+            dtype=images.dtype,
+            scale=scale,
+            mean=tuple(m / scale for m in images.mean) if recipe.normalise else (0.0,),
+            std=tuple(max(s / scale, 1e-6) for s in images.std) if recipe.normalise else (1.0,),
+            gsd_m=catalog.gsd_m,
+            context_px=catalog.context_px,
+            tile_px=recipe.tile_px,
+            thumbnail_px=recipe.thumbnail_px,
+        )
+        return normalisation(spec, self.setup.initial)
+
+    def length(self, stage: Stage) -> Length:
+        """How long a stage is."""
+        every = steps_to_see_all(self.data.images.pixels, self.catalog.context_px, self.recipe.batch)
+        epoch = self.recipe.steps_per_epoch or every
+        return Length(self.recipe.steps or stage.epochs * epoch, epoch)
+
+
+def checked_job(path: Path, folder: RunFolder, options: TrainOptions, team: Team) -> TrainJob:
+    """Check a call and make its folder.
+
+    Every process reads the catalog and the weights to start from; the first one does so before the others, so that a
+    mistake is reported once, and it alone opens the images and labels.
 
     Raises:
-        UsageError, ModelError: where options contradict each other, the catalog or the file to start from.
+        GlrasterError: for everything a user can put right.
     """
+    catalog, setup = team.first_then_all(lambda: _read_call(path, options, team))
+
+    def check_files() -> dict[str, Any]:
+        data = summarise(catalog, setup.recipe)
+        folder.start(_settings(catalog, options, setup), resume=options.resume)
+        return asdict(data)
+
+    data = DataSummary.from_json(team.from_first(check_files))
+    return TrainJob(catalog, options, setup, data, team)
+
+
+def _read_call(path: Path, options: TrainOptions, team: Team) -> tuple[Catalog, TrainingSetup]:
+    catalog = load_catalog(path)
+    device = own_device(choose_device(options.device))
     recipe = _choose_recipe(options)
     _check_sizes(catalog, recipe)
     if recipe.coarse_to_fine and len(catalog.classes) != 2:
         raise UsageError(f"coarse_to_fine is for two classes, the catalog has {len(catalog.classes)}; leave it out")
-    wanted = Architecture("full", catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem)
-    chosen = Plan(recipe, options.stages or recipe.stages, read_initial(options.init, wanted, offline=options.offline))
-    _check_stages(chosen)
-    for name in chosen.stages:
+    initial = read_initial(options.init, _architecture("full", catalog, recipe), offline=options.offline)
+    setup = TrainingSetup(recipe, options.stages or recipe.stages, initial, device)
+    _check_stages(setup)
+    for name in setup.stages:
         stage = recipe.stage(name)
-        check_division(chosen.mode(stage), stage, recipe, team)
-    return chosen
+        check_division(setup.mode(stage), stage, recipe, team)
+    return catalog, setup
 
 
-def look(catalog: Catalog, recipe: Recipe) -> Findings:
-    """Open every file of the catalog that is trained on.
+def _settings(catalog: Catalog, options: TrainOptions, setup: TrainingSetup) -> dict[str, Any]:
+    """Everything that decides the weights, as JSON values."""
+    return {
+        **asdict(setup.recipe),
+        "stages": setup.stages,
+        "seed": options.seed,
+        "catalog": catalog.content_hash,
+        "init": setup.initial.identity,
+        "bfloat16": options.bfloat16,
+    }
+
+
+def summarise(catalog: Catalog, recipe: Recipe) -> DataSummary:
+    """Open every file of a catalog once, check it, and measure what a training needs to know.
 
     Raises:
-        CatalogError: with all that hinders.
+        CatalogError: with everything that prevents training.
+        UsageError: if the recipe's class weights do not fit the classes.
     """
-    report = check_catalog(catalog)
+    survey = ImageSurvey(catalog.bands, len(catalog.train))
+
+    def visit(split: Split, number: int, scene: Scene, area: Window) -> None:
+        if split == "train":
+            survey.add(number, scene, area)
+
+    report = check_catalog(catalog, visit)
     report.require_sound(catalog.source)
-    if not catalog.train or not catalog.val:
-        raise CatalogError("needs a train and a val split", where=catalog.source)
-    for pair in catalog.val:
-        open_image(catalog, pair)[0].close()
-    found = next(split.classes for split in report.splits if split.name == "train")
-    if recipe.coarse_to_fine and found[1].share > 0.5:
+    classes = next(split.classes for split in report.splits if split.name == "train")
+    if recipe.coarse_to_fine and classes[1].share > 0.5:
         log.warning(
             "coarse_to_fine looks for %s, the second class, which covers %.0f %% of the labels; it is meant for a rare "
             "class",
-            *(found[1].name, 100 * found[1].share),
+            *(classes[1].name, 100 * classes[1].share),
         )
-    weights = class_weights(recipe.class_weights, found)
+    weights = class_weights(recipe.class_weights, classes)
     make_loss(recipe.loss, weights)
-    return Findings(survey(catalog, catalog.train), weights, class_offsets(recipe.adjust, found))
+    return DataSummary(survey.statistics(catalog.source), weights, class_offsets(recipe.adjust, classes))
+
+
+def _architecture(mode: Mode, catalog: Catalog, recipe: Recipe) -> Architecture:
+    return Architecture(mode, catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem)
 
 
 def _choose_recipe(options: TrainOptions) -> Recipe:
@@ -135,8 +219,8 @@ def _choose_recipe(options: TrainOptions) -> Recipe:
     start = architecture_of(options.init)
     if start is not None:
         named = {setting.partition("=")[0] for setting in settings}
-        open_keys = [key for key in NETWORK_KEYS if key != "mode" and key not in named]
-        recipe = replace(recipe, **{key: getattr(start, key) for key in open_keys})
+        inherited = [key for key in NETWORK_KEYS if key != "mode" and key not in named]
+        recipe = replace(recipe, **{key: getattr(start, key) for key in inherited})
     return recipe
 
 
@@ -148,24 +232,24 @@ def _check_sizes(catalog: Catalog, recipe: Recipe) -> None:
         raise UsageError(f"tile_px {tile} and context_px {context} must be multiples of {STRIDE}, from {4 * STRIDE}")
 
 
-def _check_stages(chosen: Plan) -> None:
+def _check_stages(setup: TrainingSetup) -> None:
     """Every stage but the first starts from the one before it: trained here, or in the file to start from."""
-    known = chosen.recipe.stages
-    unknown = [name for name in chosen.stages if name not in known]
+    order = setup.recipe.stages
+    unknown = [name for name in setup.stages if name not in order]
     if unknown:
-        raise UsageError(f"--stage {unknown[0]!r} is none of the recipe's stages: {', '.join(known)}")
-    if list(chosen.stages) != sorted(set(chosen.stages), key=known.index):
-        raise UsageError(f"--stage names each stage once and in the recipe's order: {', '.join(known)}")
-    model = chosen.initial.model
-    for name in chosen.stages:
-        position = known.index(name)
-        if position == 0 or known[position - 1] in chosen.stages:
+        raise UsageError(f"--stage {unknown[0]!r} is none of the recipe's stages: {', '.join(order)}")
+    if list(setup.stages) != sorted(set(setup.stages), key=order.index):
+        raise UsageError(f"--stage names each stage once and in the recipe's order: {', '.join(order)}")
+    model = setup.initial.model
+    for name in setup.stages:
+        position = order.index(name)
+        if position == 0 or order[position - 1] in setup.stages:
             continue
-        before = known[position - 1]
-        needed = chosen.mode(STAGES[before])
+        before = order[position - 1]
+        needed = setup.mode(STAGES[before])
         if model is None or _MODES.index(model.arch.mode) < _MODES.index(needed):
-            has = "nothing" if model is None else f"a {model.arch.mode} model"
+            available = "nothing" if model is None else f"a {model.arch.mode} model"
             raise UsageError(
-                f"--stage {name} goes on from stage {before}, and --init gives {has}: give --init the file "
+                f"--stage {name} goes on from stage {before}, and --init gives {available}: give --init the file "
                 f"model_{before}.safetensors of a run, or add --stage {before}"
             )

@@ -1,4 +1,4 @@
-"""What the images of a split hold: their type, the mean and spread of their values, and how many pixels there are."""
+"""Measure the images of a training and weigh its classes."""
 
 from __future__ import annotations
 
@@ -10,111 +10,118 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glraster.catalog import Catalog, Pair
 from glraster.errors import CatalogError, UsageError
 from glraster.labels.check import ClassPixels
-from glraster.labels.scenes import open_image
 from glraster.raster.grid import Window
 from glraster.raster.reader import Scene
 
 MOST_SAMPLED = 64
-"""Scenes whose values are looked at, drawn evenly where there are more."""
+"""Scenes whose values are sampled, drawn evenly if there are more."""
 
 _SIDE_PX, _PER_SIDE = 64, 4
 
 
 @dataclass(frozen=True)
-class Survey:
-    """The images of a split: dtype, mean and standard deviation per band, and working pixels of all pairs."""
+class ImageStatistics:
+    """The images of a split: dtype, mean and standard deviation per band, and the working pixels of every pair."""
 
     dtype: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    pixels: int
+    areas: tuple[int, ...]
+
+    @property
+    def pixels(self) -> int:
+        """Working pixels of all pairs."""
+        return sum(self.areas)
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Survey:
+    def from_json(cls, record: Mapping[str, Any]) -> ImageStatistics:
         """Read what `asdict` made of one."""
-        return cls(record["dtype"], tuple(record["mean"]), tuple(record["std"]), record["pixels"])
+        return cls(record["dtype"], tuple(record["mean"]), tuple(record["std"]), tuple(record["areas"]))
 
 
-def survey(catalog: Catalog, pairs: Sequence[Pair]) -> Survey:
-    """Open every image and look at the values of some.
+class ImageSurvey:
+    """Measures the images of a split while they are open, one after the other.
 
-    Args:
-        catalog: where the pairs come from.
-        pairs: what is looked at; of more than `MOST_SAMPLED` the values of so many.
-
-    Returns:
-        The survey; values are sampled at the catalog's ground sample distance, in 4 x 4 windows of 64 px per scene.
-
-    Raises:
-        CatalogError: where an image cannot be read, dtypes differ, or no pixel is valid.
-
-    Memory: one window.
+    Values are sampled at the catalog's ground sample distance, in 4 x 4 windows of 64 px per scene, of at most
+    `MOST_SAMPLED` scenes. Memory: one window.
     """
-    chosen = set(range(len(pairs)))
-    if len(pairs) > MOST_SAMPLED:
-        chosen = set(np.random.default_rng(0).choice(len(pairs), MOST_SAMPLED, replace=False).tolist())
-    sums, pixels, dtypes = _Sums(catalog.bands), 0, set()
-    for number, pair in enumerate(pairs):
-        scene, area = open_image(catalog, pair)
-        with scene:
-            pixels += area.size
-            dtypes.add(scene.dtype)
-            if number in chosen:
-                _add_values(sums, scene, area)
-    if len(dtypes) > 1:
-        raise CatalogError(f"images differ in dtype: {', '.join(sorted(dtypes))}", where=catalog.source)
-    if not sums.count:
-        raise CatalogError("the images of splits.train have no valid pixel; check their nodata", where=catalog.source)
-    mean, std = sums.moments()
-    return Survey(dtypes.pop(), tuple(mean.tolist()), tuple(std.tolist()), pixels)
+
+    def __init__(self, bands: int, pairs: int) -> None:
+        self._sampled = set(range(pairs))
+        if pairs > MOST_SAMPLED:
+            self._sampled = set(np.random.default_rng(0).choice(pairs, MOST_SAMPLED, replace=False).tolist())
+        self._sums = _Sums(bands)
+        self._areas: list[int] = []
+        self._dtypes: set[str] = set()
+
+    def add(self, number: int, scene: Scene, area: Window) -> None:
+        """Measure the open image of pair `number`, of which working pixels `area` are used."""
+        self._areas.append(area.size)
+        self._dtypes.add(scene.dtype)
+        if number in self._sampled:
+            _add_values(self._sums, scene, area)
+
+    def statistics(self, where: str) -> ImageStatistics:
+        """The statistics of all images so far.
+
+        Raises:
+            CatalogError: about the catalog file `where`, if dtypes differ or no pixel is valid.
+        """
+        if len(self._dtypes) > 1:
+            raise CatalogError(f"images differ in dtype: {', '.join(sorted(self._dtypes))}", where=where)
+        if not self._sums.count:
+            raise CatalogError("the images of splits.train have no valid pixel; check their nodata", where=where)
+        mean, std = self._sums.moments()
+        return ImageStatistics(min(self._dtypes), tuple(mean.tolist()), tuple(std.tolist()), tuple(self._areas))
 
 
-def class_weights(wanted: str | Sequence[float], found: Sequence[ClassPixels]) -> tuple[float, ...] | None:
+def class_weights(how: str | Sequence[float], classes: Sequence[ClassPixels]) -> tuple[float, ...] | None:
     """How much every class counts in a loss.
 
     Args:
-        wanted: "none", "inverse" to the share of a class in the training pixels, "sqrt" to its square root, or weights.
-        found: the classes and their shares.
+        how: "none", "inverse" to the share of a class in the training pixels, "sqrt" to its square root, or weights.
+        classes: the classes and their shares.
 
     Returns:
         Weights whose mean over the classes that occur is 1; 0 for a class that does not; None for equal weights.
 
     Raises:
-        UsageError: where there is not one weight per class.
+        UsageError: if there is not one weight per class.
     """
-    if not isinstance(wanted, str):
-        if len(wanted) != len(found):
-            names = ", ".join(c.name for c in found)
-            raise UsageError(f"class_weights has {len(wanted)} numbers for {len(found)} classes: {names}")
-        return tuple(wanted)
-    if wanted == "none":
+    if not isinstance(how, str):
+        if len(how) != len(classes):
+            names = ", ".join(c.name for c in classes)
+            raise UsageError(f"class_weights has {len(how)} numbers for {len(classes)} classes: {names}")
+        return tuple(how)
+    if how == "none":
         return None
-    power = 0.5 if wanted == "sqrt" else 1.0
-    raw = [c.share**-power if c.pixels else 0.0 for c in found]
+    power = 0.5 if how == "sqrt" else 1.0
+    raw = [c.share**-power if c.pixels else 0.0 for c in classes]
     mean = sum(raw) / max(1, sum(weight > 0 for weight in raw))
     return tuple(weight / mean for weight in raw)
 
 
-def class_offsets(strength: float, found: Sequence[ClassPixels]) -> tuple[float, ...] | None:
+def class_offsets(strength: float, classes: Sequence[ClassPixels]) -> tuple[float, ...] | None:
     """What a loss adds to every class's logits: the logarithm of its share, times a strength.
 
+    Source: Menon et al., Long-tail learning via logit adjustment, ICLR 2021, equation 10.
+
     Args:
-        strength: 0 for none (None is returned), 1 for logits that take all classes for equally common.
-        found: the classes and their shares.
+        strength: 0 for none (None is returned), 1 for logits of classes that are all equally common.
+        classes: the classes and their shares.
 
     Returns:
         One number per class; 0 for a class that does not occur.
     """
     if not strength:
         return None
-    return tuple(strength * math.log(c.share) if c.pixels else 0.0 for c in found)
+    return tuple(strength * math.log(c.share) if c.pixels else 0.0 for c in classes)
 
 
 class _Sums:
-    """Running sums per band about a pivot near the mean, so that large values lose no digits."""
+    """Running sums per band about a pivot near the mean: squares of large values would lose digits."""
 
     def __init__(self, bands: int) -> None:
         self.count = 0

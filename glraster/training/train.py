@@ -10,39 +10,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from glraster._version import __version__
-from glraster.catalog import Catalog, load_catalog
-from glraster.config import Architecture, ModelSpec
+from glraster.config import ModelSpec
 from glraster.errors import DeviceError
-from glraster.labels.scenes import warnings_once
+from glraster.labels.scenes import OpenScenes, warnings_once
 from glraster.metrics import Confusion, class_iou, mean_iou
 from glraster.model.checkpoint import load, save
 from glraster.model.glnet import GLNet
 from glraster.raster.source import gdal_session
-from glraster.segmentation.device import choose_device
 from glraster.training.dataset import SampleForm, SampleSource
-from glraster.training.ddp import Team, joined, own_device
-from glraster.training.fit import Fit, Length, StepReport, mixed_precision, read_checkpoint
+from glraster.training.ddp import joined
+from glraster.training.fit import Fit, StepReport, mixed_precision, read_checkpoint
 from glraster.training.folder import Bystander, RunFolder
-from glraster.training.initial import Initial, normalisation, with_classes
-from glraster.training.job import Findings, Plan, TrainOptions, look, plan
+from glraster.training.initial import Initial, with_classes
+from glraster.training.job import TrainJob, TrainOptions, checked_job
 from glraster.training.losses import make_loss
 from glraster.training.stages import Stage, start_stage
-from glraster.training.survey import steps_to_see_all
 from glraster.training.trust import trusting
 from glraster.training.validate import bfloat16_agreement, validate
 
-__all__ = ["TrainOptions", "TrainResult", "Validation", "train"]
+__all__ = ["TrainOptions", "TrainResult", "ValidationScore", "train"]
 
 TRAINING_CACHE_BYTES = 2**30
 """Windows are drawn again and again: decoded blocks are worth keeping."""
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationScore:
     """A score on the validation split, of the model after `step` of a stage; IoU is None for absent classes."""
 
     stage: str
@@ -56,7 +52,7 @@ class TrainResult:
     """What a training made: the model file, its score, and what it took."""
 
     model: str
-    best: Validation
+    best: ValidationScore
     steps: int
     seconds: float
 
@@ -65,7 +61,7 @@ class TrainResult:
         return asdict(self)
 
 
-TrainCallback = Callable[[StepReport | Validation], None]
+TrainCallback = Callable[[StepReport | ValidationScore], None]
 
 
 def train(
@@ -87,12 +83,11 @@ def train(
     Memory depends on the network, the tile and the batch, not on the size or number of the scenes.
     """
     started = time.perf_counter()
-    chosen = options or TrainOptions()
+    options = options or TrainOptions()
     with gdal_session(TRAINING_CACHE_BYTES), warnings_once(), joined() as team:
         folder = RunFolder(Path(output)) if team.first else Bystander(Path(output))
         try:
-            found = Findings.from_json(team.from_first(lambda: _checked(Path(catalog), folder, chosen, team)))
-            run = _Run(load_catalog(Path(catalog)), folder, chosen, found, team)
+            run = _Run(checked_job(Path(catalog), folder, options, team), folder)
             best = run.all_stages(progress or (lambda _: None))
         except KeyboardInterrupt as error:
             error.add_note(f"repeat the call with --resume to go on from the last epoch in {folder.path}")
@@ -104,46 +99,35 @@ def train(
     return TrainResult(str(folder.model), best, run.steps_done, time.perf_counter() - started)
 
 
-def _checked(path: Path, folder: RunFolder, options: TrainOptions, team: Team) -> dict[str, Any]:
-    """All checks, and the folder made: what the first process does for all of them."""
-    catalog = load_catalog(path)
-    choose_device(options.device)
-    chosen = plan(catalog, options, team)
-    found = look(catalog, chosen.recipe)
-    folder.start(chosen.settings(catalog, options), resume=options.resume)
-    return asdict(found)
-
-
 class _Run:
     """One training from its first stage to its last."""
 
-    def __init__(self, catalog: Catalog, folder: RunFolder, options: TrainOptions, found: Findings, team: Team) -> None:
-        self.catalog, self.folder, self.options, self.found, self.team = catalog, folder, options, found, team
-        self.plan: Plan = plan(catalog, options, team)
-        self.recipe, self.initial = self.plan.recipe, self.plan.initial
-        self.device = own_device(choose_device(options.device))
-        self.dtype = mixed_precision(self.device) if options.bfloat16 else torch.float32
-        self.loss = make_loss(self.recipe.loss, found.class_weights, found.class_offsets)
+    def __init__(self, job: TrainJob, folder: RunFolder) -> None:
+        self.job, self.folder = job, folder
+        self.catalog, self.recipe, self.team = job.catalog, job.recipe, job.team
+        self.initial, self.device = job.setup.initial, job.setup.device
+        self.dtype = mixed_precision(self.device) if job.options.bfloat16 else torch.float32
+        self.loss = make_loss(self.recipe.loss, job.data.class_weights, job.data.class_offsets)
         self.steps_done = 0
-        self._best: Validation | None = None
+        self._best: ValidationScore | None = None
 
-    def all_stages(self, progress: TrainCallback) -> Validation:
-        torch.manual_seed(self.options.seed)
-        spec = normalisation(self._spec(), self.initial)
+    def all_stages(self, progress: TrainCallback) -> ValidationScore:
+        torch.manual_seed(self.job.options.seed)
+        spec = self.job.model_spec()
         start, model = self._initial_model(spec), None
         resumed = self._resumed_stage()
         for i, name in enumerate(self.recipe.stages):
             stage = self.recipe.stage(name)
-            spec = replace(spec, architecture=replace(spec.architecture, mode=self.plan.mode(stage)))
-            # also for a stage that is left out, so that the weights of the next one are drawn alike
-            following = self.initial.new_model(spec.architecture, self.recipe.spread)
-            if name not in self.plan.stages:
+            spec = replace(spec, architecture=replace(spec.architecture, mode=self.job.setup.mode(stage)))
+            # drawn for skipped stages too, so that the weights of later stages do not depend on --stage
+            next_model = self.initial.new_model(spec.architecture, self.recipe.spread)
+            if name not in self.job.setup.stages:
                 continue
-            # an earlier stage knows better than the start, which may have branches that it has not
+            # the earlier stage last: it overwrites what it trained, and the start fills branches that it lacks
             for earlier in (start, model):
                 if earlier is not None:
-                    start_stage(following, earlier)
-            model = following.to(self.device)
+                    start_stage(next_model, earlier)
+            model = next_model.to(self.device)
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if i >= resumed:
                 self._fit(model, spec, stage, progress, restore=i == resumed and self.folder.last.exists())
@@ -157,7 +141,7 @@ class _Run:
         return self._best
 
     def _compare_formats(self) -> None:
-        """Note in the finished model whether `segment` may compute it in bfloat16."""
+        """Record in the finished model how stable its predictions are in bfloat16."""
         model, spec = load(self.folder.model)
         share = bfloat16_agreement(model.to(self.device), spec, self.catalog, self.catalog.val)
         save(model, replace(spec, bfloat16_agreement=round(share, 5)), self.folder.model)
@@ -166,21 +150,21 @@ class _Run:
         model, start = self.initial.model, self.initial.spec
         if model is None or start is None:
             return None
-        wanted = replace(spec.architecture, mode=model.arch.mode)
-        names, own = [c.name for c in self.catalog.classes], [c.name for c in start.classes]
-        if names == own:
+        names, start_names = [c.name for c in self.catalog.classes], [c.name for c in start.classes]
+        if names == start_names:
             return model
-        return with_classes(model, own, names, Initial().new_model(wanted, self.recipe.spread))
+        fresh = Initial().new_model(replace(spec.architecture, mode=model.arch.mode), self.recipe.spread)
+        return with_classes(model, start_names, names, fresh)
 
     def _resumed_stage(self) -> int:
-        """The position of the stage that a checkpoint is of; the first where there is none."""
+        """The position of the stage that the checkpoint belongs to; 0 without a checkpoint."""
         if not self.folder.last.exists():
             return 0
         stage = read_checkpoint(self.folder.last).get("stage")
         return self.recipe.stages.index(stage) if stage in self.recipe.stages else 0
 
     def _fit(self, model: GLNet, spec: ModelSpec, stage: Stage, progress: TrainCallback, *, restore: bool) -> None:
-        fit = Fit(model, stage, self.recipe, self._length(stage), self.team)
+        fit = Fit(model, stage, self.recipe, self.job.length(stage), self.team)
         if restore:
             fit.restore(self.folder.last)
         self.folder.begin_stage(stage.name, fit.step)
@@ -188,9 +172,10 @@ class _Run:
         form = SampleForm(
             spec.context_px, spec.thumbnail_px, spec.tile_px, None if stage.name == "full" else self.recipe.tiles
         )
-        pairs, how = self.catalog.train, self.recipe.augmentation
-        seed = (self.options.seed, self.recipe.stages.index(stage.name))
-        with SampleSource(self.catalog, pairs, spec, form, how, seed) as source:
+        scenes = OpenScenes(self.catalog, self.catalog.train)
+        seed = (self.job.options.seed, self.recipe.stages.index(stage.name))
+        areas = self.job.data.images.areas
+        with SampleSource(scenes, areas, spec, form, self.recipe.augmentation, seed) as source:
             for report in fit.run(source, self.loss, self.dtype):
                 self.steps_done += 1
                 self.folder.note_step(report)
@@ -198,73 +183,50 @@ class _Run:
                 if fit.ends_epoch:
                     progress(self._end_epoch(fit, spec))
 
-    def _best_of(self, fit: Fit) -> Validation | None:
-        """The best score of a stage that is gone on with; a checkpoint of before may know it from the metrics only."""
+    def _best_of(self, fit: Fit) -> ValidationScore | None:
+        """The best score so far of a resumed stage. Checkpoints of older versions lack it; the metrics have it."""
         if fit.best is not None:
-            return Validation(**fit.best)
+            return ValidationScore(**fit.best)
         stage, step = fit.stage.name, fit.step
         past = [
-            Validation(stage, r["step"], r["miou"], tuple(r["iou"]))
+            ValidationScore(stage, r["step"], r["miou"], tuple(r["iou"]))
             for r in self.folder.validations(stage)
             if r["step"] <= step
         ]
         return max(past, key=lambda validation: validation.miou, default=None)
 
-    def _finished(self, fit: Fit) -> dict[float, GLNet]:
-        """What a stage may leave if it ends here, by trust in the guide; a later stage needs it as it was trained."""
+    def _candidates(self, fit: Fit) -> dict[float, GLNet]:
+        """The models that a stage may end with, by trust in the guide; a later stage needs it as it was trained."""
         last = fit.stage.name == self.recipe.stages[-1]
         if not last or fit.model.arch.mode != "local":
             return {1.0: fit.averaged}
         return {share: fit.averaged if share == 1 else trusting(fit.averaged, share) for share in self.recipe.trust}
 
-    def _end_epoch(self, fit: Fit, spec: ModelSpec) -> Validation:
-        models = self._finished(fit)
-        found = {
+    def _end_epoch(self, fit: Fit, spec: ModelSpec) -> ValidationScore:
+        models = self._candidates(fit)
+        validations = {
             share: validate(model, spec, self.catalog, self.catalog.val, self.dtype, self.team)
             for share, model in models.items()
         }
-        means = {share: mean_iou(counts, self.catalog.in_mean) for share, (counts, _) in found.items()}
+        means = {share: mean_iou(counts, self.catalog.in_mean) for share, (counts, _) in validations.items()}
         trust = max(means, key=means.__getitem__)
-        counts, seen = found[trust]
+        counts, window = validations[trust]
         scores = class_iou(counts)
         iou = tuple(None if math.isnan(score) else float(score) for score in scores)
-        result = Validation(fit.stage.name, fit.step, means[trust], iou)
+        result = ValidationScore(fit.stage.name, fit.step, means[trust], iou)
         best = self._best is None or result.miou > self._best.miou
         if best:
             self._best, fit.best = result, asdict(result)
             finished = replace(spec, provenance=self._provenance(result, counts, trust))
             self.folder.keep_model(models[trust], finished, fit.stage.name)
         self.folder.note_validation(asdict(result), spec.classes)
-        if seen is not None:
-            self.folder.draw(fit.stage.name, fit.step, seen, spec)
+        if window is not None:
+            self.folder.draw(fit.stage.name, fit.step, window, spec)
         self.folder.save(fit, best=best)
         return result
 
-    def _length(self, stage: Stage) -> Length:
-        every = steps_to_see_all(self.found.images.pixels, self.catalog.context_px, self.recipe.batch)
-        epoch = self.recipe.steps_per_epoch or every
-        return Length(self.recipe.steps or stage.epochs * epoch, epoch)
-
-    def _spec(self) -> ModelSpec:
-        recipe, catalog, images = self.recipe, self.catalog, self.found.images
-        scale = float(np.iinfo(images.dtype).max) if np.issubdtype(np.dtype(images.dtype), np.integer) else 1.0
-        return ModelSpec(
-            architecture=Architecture(
-                recipe.mode, catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem
-            ),
-            classes=catalog.classes,
-            dtype=images.dtype,
-            scale=scale,
-            mean=tuple(m / scale for m in images.mean) if recipe.normalise else (0.0,),
-            std=tuple(max(s / scale, 1e-6) for s in images.std) if recipe.normalise else (1.0,),
-            gsd_m=catalog.gsd_m,
-            context_px=catalog.context_px,
-            tile_px=recipe.tile_px,
-            thumbnail_px=recipe.thumbnail_px,
-        )
-
-    def _provenance(self, result: Validation, counts: Confusion, trust: float) -> dict[str, object]:
-        options = self.options
+    def _provenance(self, result: ValidationScore, counts: Confusion, trust: float) -> dict[str, object]:
+        options = self.job.options
         return {
             "catalog": self.catalog.name,
             "catalog_hash": self.catalog.content_hash,

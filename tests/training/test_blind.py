@@ -12,6 +12,7 @@ from training.test_stages import gradients, small_model, small_sample
 
 from glraster.catalog import load_catalog
 from glraster.config import Architecture, ModelSpec
+from glraster.labels.scenes import OpenScenes
 from glraster.training.dataset import Augmentation, Sample, SampleForm, SampleSource
 from glraster.training.losses import make_loss
 from glraster.training.stages import STAGES, Weights, set_training
@@ -67,7 +68,8 @@ def test_the_share_of_blind_samples_is_as_asked(tmp_path_factory: pytest.TempPat
     form = SampleForm(context_px=128, thumbnail_px=64, tile_px=64, tiles=(1, 1))
     seen = {}
     for share in (0.0, 0.3):
-        with SampleSource(catalog, catalog.train, spec, form, Augmentation(blind=share), 0) as source:
+        scenes = OpenScenes(catalog, catalog.train)
+        with SampleSource(scenes, [1, 1], spec, form, Augmentation(blind=share), 0) as source:
             seen[share] = sum(source.sample(number).blind for number in range(100))
     assert seen[0.0] == 0
     assert 15 < seen[0.3] < 45

@@ -12,6 +12,7 @@ from training.scenes import NAMES, STEP, write_catalog
 
 from glraster.catalog import Catalog, load_catalog
 from glraster.config import Architecture, ModelSpec
+from glraster.labels.scenes import OpenScenes
 from glraster.training.dataset import Augmentation, Sample, SampleForm, SampleSource, prefetch
 
 FORM = SampleForm(context_px=128, thumbnail_px=64, tile_px=64, tiles=(2, 2))
@@ -32,7 +33,8 @@ def source(
     catalog: Catalog, form: SampleForm = FORM, how: Augmentation | None = None, seed: int | tuple[int, int] = 0
 ) -> SampleSource:
     spec = ModelSpec(Architecture("local", 3, len(NAMES)), catalog.classes)
-    return SampleSource(catalog, catalog.train, spec, form, how or Augmentation(turns=False), seed)
+    scenes = OpenScenes(catalog, catalog.train)
+    return SampleSource(scenes, [320**2] * 2, spec, form, how or Augmentation(turns=False), seed)
 
 
 def classes_seen(pixels: Tensor) -> Tensor:

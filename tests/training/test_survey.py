@@ -12,16 +12,26 @@ import torch
 from rasters import write_raster
 from training.scenes import write_catalog
 
-from glraster.catalog import load_catalog
+from glraster.catalog import Catalog, Pair, load_catalog
 from glraster.errors import CatalogError, UsageError
 from glraster.labels.check import ClassPixels
+from glraster.labels.scenes import open_image
 from glraster.metrics import class_iou, confusion, mean_iou
 from glraster.training import survey as module
 from glraster.training.losses import make_loss
-from glraster.training.survey import Survey, class_weights, steps_to_see_all, survey
+from glraster.training.survey import ImageStatistics, ImageSurvey, class_weights, steps_to_see_all
 
 
-def found(*pixels: int) -> Sequence[ClassPixels]:
+def survey(catalog: Catalog, pairs: Sequence[Pair]) -> ImageStatistics:
+    images = ImageSurvey(catalog.bands, len(pairs))
+    for number, pair in enumerate(pairs):
+        scene, area = open_image(catalog, pair)
+        with scene:
+            images.add(number, scene, area)
+    return images.statistics(catalog.source)
+
+
+def classes(*pixels: int) -> Sequence[ClassPixels]:
     whole = sum(pixels)
     return [ClassPixels(i, f"c{i}", count, count / whole) for i, count in enumerate(pixels)]
 
@@ -40,7 +50,7 @@ def test_mean_and_spread_are_those_of_the_values(tmp_path: Path, offset: float) 
     assert seen.mean == pytest.approx(whole.mean(axis=1).tolist(), abs=0.02)
     assert seen.std == pytest.approx(whole.std(axis=1).tolist(), rel=0.01)
     assert (seen.dtype, seen.pixels) == ("float32", 3 * 240 * 240)
-    assert Survey.from_json(asdict(seen)) == seen
+    assert ImageStatistics.from_json(asdict(seen)) == seen
 
 
 def test_only_some_of_many_scenes_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,20 +90,20 @@ def test_images_of_two_kinds_or_without_pixels_are_refused(tmp_path: Path) -> No
 
 
 def test_class_weights_are_inverse_to_shares() -> None:
-    assert class_weights("none", found(10, 30)) is None
-    assert class_weights("inverse", found(10, 30)) == pytest.approx((1.5, 0.5))
-    assert class_weights("sqrt", found(16, 64)) == pytest.approx((4 / 3, 2 / 3))
-    assert class_weights((1.0, 3.0), found(10, 30)) == (1.0, 3.0)
-    assert class_weights("inverse", found(10, 0, 30)) == pytest.approx((1.5, 0, 0.5))
+    assert class_weights("none", classes(10, 30)) is None
+    assert class_weights("inverse", classes(10, 30)) == pytest.approx((1.5, 0.5))
+    assert class_weights("sqrt", classes(16, 64)) == pytest.approx((4 / 3, 2 / 3))
+    assert class_weights((1.0, 3.0), classes(10, 30)) == (1.0, 3.0)
+    assert class_weights("inverse", classes(10, 0, 30)) == pytest.approx((1.5, 0, 0.5))
     with pytest.raises(UsageError, match="class_weights has 2 numbers for 3 classes: c0, c1, c2"):
-        class_weights((1.0, 3.0), found(1, 1, 1))
+        class_weights((1.0, 3.0), classes(1, 1, 1))
 
 
 def test_inverse_weights_make_classes_count_alike() -> None:
     """Of a map that errs everywhere alike, each class has the same part of the loss."""
     labels = torch.tensor([[[0] * 6 + [1] * 2 + [255] * 4]], dtype=torch.uint8)
     logits = torch.zeros(1, 2, 1, 12, requires_grad=True)
-    make_loss("ce", class_weights("inverse", found(6, 2)))(logits, labels).backward()
+    make_loss("ce", class_weights("inverse", classes(6, 2)))(logits, labels).backward()
     assert logits.grad is not None
     pulls = logits.grad[0, :, 0]
     assert pulls[0, :6].sum().item() == pytest.approx(pulls[1, 6:8].sum().item())

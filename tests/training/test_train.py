@@ -16,7 +16,7 @@ from training.scenes import NAMES
 from glraster.errors import CatalogError, OutputError, UsageError
 from glraster.model.checkpoint import load, read_spec
 from glraster.model.glnet import GLNet
-from glraster.training.train import TrainOptions, Validation, train
+from glraster.training.train import TrainOptions, ValidationScore, train
 from glraster.training.trust import trusting
 
 SMALL = (
@@ -72,7 +72,7 @@ def test_a_training_that_stopped_goes_on_to_the_same_weights(finished: Path, cat
     folder = tmp_path / "broken"
 
     def stop(report: object) -> None:
-        if not isinstance(report, Validation) and report.step == 5:  # type: ignore[attr-defined]
+        if not isinstance(report, ValidationScore) and report.step == 5:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -25,7 +25,7 @@ from training.test_events import points
 
 from glraster.errors import OutputError
 from glraster.training.fit import StepReport
-from glraster.training.train import TrainOptions, Validation, train
+from glraster.training.train import TrainOptions, ValidationScore, train
 
 SMALL = (
     *("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "batch=2", "steps=6", "steps_per_epoch=2"),
@@ -85,7 +85,7 @@ def test_a_killed_training_resumes_with_every_step_once(catalog: Path, finished:
 def test_two_trainings_in_one_folder_are_refused(catalog: Path, tmp_path: Path) -> None:
     folder, told = tmp_path / "run", []
 
-    def meddle(report: StepReport | Validation) -> None:
+    def meddle(report: StepReport | ValidationScore) -> None:
         if report.step == 3:
             with pytest.raises(OutputError, match="another process trains in this folder; wait for its end") as error:
                 train(catalog, folder, TrainOptions(settings=SMALL, resume=True))
@@ -105,8 +105,8 @@ def test_a_full_disk_is_one_line_and_the_training_resumes(
     """Files may not grow beyond a share of the checkpoint: the checkpoint fails, or the metrics before it."""
     folder = tmp_path / "run"
 
-    def stop(report: StepReport | Validation) -> None:
-        if isinstance(report, Validation):
+    def stop(report: StepReport | ValidationScore) -> None:
+        if isinstance(report, ValidationScore):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -160,7 +160,7 @@ def test_the_best_model_stays_the_best_where_the_metrics_are_lost(
     scores = iter((0.9, 0.5, 0.1))
     monkeypatch.setattr("glraster.training.train.mean_iou", lambda *_: next(scores))
 
-    def stop(report: StepReport | Validation) -> None:
+    def stop(report: StepReport | ValidationScore) -> None:
         if report.step == 5:
             raise KeyboardInterrupt
 
