@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +15,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
+from glraster.api.notebook import picture
 from glraster.api.wording import speaks_python
 from glraster.config import LandClass
 from glraster.errors import OutputError
@@ -25,8 +24,6 @@ from glraster.raster.source import gdal_session
 
 if TYPE_CHECKING:
     import geopandas as gpd
-
-_PICTURE_PX = 640
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +92,4 @@ class LandCover:
         return polygonize(self, **options)
 
     def _repr_html_(self) -> str:
-        from glraster.reporting.preview import PreviewOptions, preview
-
-        with TemporaryDirectory(prefix="glraster-") as folder:
-            file = Path(folder) / "preview.png"
-            preview(self.path, file, PreviewOptions(size=_PICTURE_PX, title="Land cover"))
-            picture = base64.b64encode(file.read_bytes()).decode()
-        return f'<img alt="Land-cover map with its legend" src="data:image/png;base64,{picture}">'
+        return picture(self.path)

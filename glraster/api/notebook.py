@@ -1,15 +1,20 @@
-"""A progress bar in a notebook."""
+"""What a notebook shows: a bar while a verb runs, and the picture of a map."""
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glraster.segmentation.write_map import Progress
+
+_PICTURE_PX = 640
 
 
 def in_notebook() -> bool:
@@ -40,3 +45,14 @@ def bar(title: str, phase: str, done: int, total: int) -> str:
     share = done / max(1, total)
     text = f"{title} {phase} {share:.0%}".replace("  ", " ")
     return f'<progress value="{share:.4f}" max="1"></progress> {escape(text)}'
+
+
+def picture(mask: Path) -> str:
+    """A mask with its legend as HTML."""
+    from glraster.reporting.preview import PreviewOptions, preview
+
+    with TemporaryDirectory(prefix="glraster-") as folder:
+        file = Path(folder) / "preview.png"
+        preview(mask, file, PreviewOptions(size=_PICTURE_PX, title="Land cover"))
+        encoded = base64.b64encode(file.read_bytes()).decode()
+    return f'<img alt="Land-cover map with its legend" src="data:image/png;base64,{encoded}">'
