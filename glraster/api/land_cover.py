@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import weakref
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from rasterio.crs import CRS
 from glraster.api.notebook import picture
 from glraster.api.wording import speaks_python
 from glraster.config import LandClass
-from glraster.errors import OutputError
+from glraster.files import claim, staged
 from glraster.raster.class_raster import ClassRaster
 from glraster.raster.source import gdal_session
 
@@ -80,9 +79,9 @@ class LandCover:
             OutputError: if the file exists and may not be replaced, or cannot be written.
         """
         target = Path(output)
-        if os.path.lexists(target) and not overwrite:
-            raise OutputError(f"{target}: exists; use --overwrite to replace it")
-        shutil.copyfile(self.path, target)
+        claim(target, inputs=[self.path], overwrite=overwrite)
+        with staged(target) as unfinished:
+            shutil.copyfile(self.path, unfinished)
         return target
 
     def to_geodataframe(self, **options: Any) -> gpd.GeoDataFrame:

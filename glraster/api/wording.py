@@ -60,7 +60,8 @@ def speaks_python(verb: Callable[P, R]) -> Callable[P, R]:
         try:
             return verb(*arguments, **keywords)
         except (GlrasterError, KeyboardInterrupt) as error:
-            error.args = tuple(in_python(text) if isinstance(text, str) else text for text in error.args)
+            if isinstance(error, GlrasterError):
+                error.what, error.advice = in_python(error.what), in_python(error.advice)
             if hasattr(error, "__notes__"):
                 error.__notes__ = [in_python(note) for note in error.__notes__]
             raise
