@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, terminal
 
 _GIVEN = click.core.ParameterSource.COMMANDLINE
 
@@ -52,30 +52,28 @@ if TYPE_CHECKING:
 @options.verbose
 @options.quiet
 def command(
-    prediction: str, truth: str | None, json_file: str | None, overwrite: bool, quiet: bool, **chosen: Any
+    prediction: str, truth: str | None, json_file: str | None, overwrite: bool, quiet: bool, **settings: Any
 ) -> None:
     """Say how good the map PREDICTION is.
 
-    TRUTH is a raster or polygons of the same classes, or points: a sample, from which class areas are estimated. Where
-    PREDICTION is a catalog (.yaml), its scenes are mapped with --model and held against their labels.
+    TRUTH is a raster or polygons of the same classes, or a sample of points, from which class areas are estimated. If
+    PREDICTION is a catalog (.yaml), its scenes are mapped with --model and compared with their labels.
     """
     from glraster.evaluation.evaluate import EvaluateOptions, TruthOptions
 
-    from . import tables
-
-    told = {name: chosen.pop(name) for name in options.TRUTH_NAMES}
+    meaning = TruthOptions(**{name: settings.pop(name) for name in options.TRUTH_NAMES})
     target = options.free_file(json_file, overwrite) if json_file not in (None, "-") else None
-    result = _evaluated(prediction, truth, EvaluateOptions(truth=TruthOptions(**told), **chosen), quiet)
+    result = _evaluated(prediction, truth, EvaluateOptions(truth=meaning, **settings), quiet)
     if target is not None:
         options.write_whole(target, json.dumps(result.to_json(), indent=1) + "\n")
     if json_file == "-":
         click.echo(json.dumps(result.to_json()))
     elif not (quiet and target):
-        tables.show(result)
+        terminal.print_evaluation(result)
 
 
 def _evaluated(
-    prediction: str, truth: str | None, chosen: EvaluateOptions, quiet: bool
+    prediction: str, truth: str | None, settings: EvaluateOptions, quiet: bool
 ) -> Evaluation | PointEvaluation:
     from glraster.errors import UsageError
     from glraster.evaluation.evaluate import evaluate, evaluate_catalog
@@ -83,15 +81,15 @@ def _evaluated(
     if prediction.lower().endswith((".yaml", ".yml")):
         if truth is not None:
             raise UsageError("a catalog names its own labels; leave TRUTH out")
-        return evaluate_catalog(prediction, chosen, None if quiet else _tell_scene)
+        return evaluate_catalog(prediction, settings, None if quiet else _print_scene)
     if truth is None:
         raise UsageError(f"what is {prediction} to be held against? Give TRUTH: a raster, polygons or points")
     source = click.get_current_context().get_parameter_source
-    foreign = [f"--{name}" for name in ("model", "split", "masks", "device") if source(name) is _GIVEN]
-    if foreign:
-        raise UsageError(f"{foreign[0]} is for catalogs; {prediction} is a map already")
-    return evaluate(prediction, truth, chosen)
+    catalog_only = [f"--{name}" for name in ("model", "split", "masks", "device") if source(name) is _GIVEN]
+    if catalog_only:
+        raise UsageError(f"{catalog_only[0]} is for catalogs; {prediction} is a map already")
+    return evaluate(prediction, truth, settings)
 
 
-def _tell_scene(scene: SceneScores) -> None:
+def _print_scene(scene: SceneScores) -> None:
     click.echo(f"{scene.name}: mIoU {'-' if scene.miou is None else f'{scene.miou:.4f}'}", err=True)

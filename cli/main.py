@@ -63,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = glraster.main(arguments, prog_name="glraster", standalone_mode=False)
     except GlrasterError as error:
-        _tell(error, f"error: {error}")
+        _print_line(error, f"error: {error}")
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ or error
-        _tell(cause, "interrupted" if getattr(cause, "__notes__", None) else "interrupted; run the command again")
+        _print_line(cause, "interrupted" if getattr(cause, "__notes__", None) else "interrupted; run the command again")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _tell(error: BaseException, line: str) -> None:
+def _print_line(error: BaseException, line: str) -> None:
     click.echo("; ".join([f"glraster: {line}", *getattr(error, "__notes__", [])]), err=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, terminal
 
 _checkpoint: dict[str, Any] = {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE.pth"}
 
@@ -46,11 +46,11 @@ def import_command(output: str, overwrite: bool, as_json: bool, quiet: bool, **c
 @click.argument("file", type=click.Path(path_type=Path))
 @options.json_output
 def info_command(file: Path, as_json: bool) -> None:
-    """Print what a model file says of itself."""
+    """Print the metadata of a model file."""
     from glraster.interchange.models import model_info
 
     info = model_info(file)
-    click.echo(json.dumps(info) if as_json else _info_text(info))
+    click.echo(json.dumps(info) if as_json else terminal.model_text(info))
 
 
 @command.command("describe")
@@ -83,21 +83,5 @@ def export_command(model: str, output: str, tile_px: int | None, overwrite: bool
 
     result = export_model(model, Path(output), tile_px=tile_px, overwrite=overwrite)
     size = f"tiles of {result.tile_px} px, {result.bytes / 2**20:.1f} MiB"
-    told = f"{output}: {size}, probabilities within {result.deviation:.1g} of torch's"
-    click.echo(json.dumps(result.to_json()) if as_json else told)
-
-
-def _info_text(info: dict[str, Any]) -> str:
-    architecture = info.pop("architecture")
-    lines = [f"{key:<20}{value}" for key, value in {**architecture, "classes": ""}.items() if key != "classes"]
-    lines += [f"{key:<20}{value}" for key, value in info.items() if key not in ("classes", "provenance")]
-    lines.append("classes")
-    lines += [f"  {c['id']:>3}  #{bytes(c['color']).hex()}  {c['name']}" for c in info["classes"]]
-    lines.append("provenance")
-    lines += [f"  {key}: {value}" for key, value in info["provenance"].items()]
-    return "\n".join(map(_printable, lines))
-
-
-def _printable(text: str) -> str:
-    """What a stranger wrote into a file must not steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    text = f"{output}: {size}, probabilities within {result.deviation:.1g} of torch's"
+    click.echo(json.dumps(result.to_json()) if as_json else text)

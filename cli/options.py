@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import click
 from glraster.errors import OutputError
 
 if TYPE_CHECKING:
+    from glraster.cluster.client import Cluster
     from glraster.evaluation.compare import Tolerance
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -83,17 +85,17 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> T
     """`2`, `2m` or `3px` as a distance."""
     from glraster.evaluation.compare import Tolerance
 
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(m|px)?", value.strip())
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(m|px)?", value.strip())
+    if match is None or float(match[1]) == 0:
         raise click.BadParameter(f"{value!r} is neither metres, as 2, nor pixels, as 3px", param=param)
-    return Tolerance(float(found[1]), "px" if found[2] == "px" else "m")
+    return Tolerance(float(match[1]), "px" if match[2] == "px" else "m")
 
 
 def free_file(name: str, overwrite: bool) -> Path:
-    """Where to write a small file, refused before any work where it may not be written.
+    """The path of a small output, refused before any work if it may not be written.
 
     Raises:
-        OutputError: where it exists and may not be replaced, or its folder is not there.
+        OutputError: it exists and may not be replaced, or its folder does not exist.
     """
     path = Path(name)
     if os.path.lexists(path) and not overwrite:
@@ -114,8 +116,17 @@ def write_whole(path: Path, text: str) -> None:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def cluster(scheduler: str | None, workers: int | None) -> AbstractContextManager[Cluster | None]:
+    """The workers that --scheduler or --workers ask for; None without these options: this process computes."""
+    if scheduler is None and workers is None:
+        return nullcontext()
+    from glraster.cluster.client import connected
+
+    return connected(scheduler, workers)
+
+
 def command_line() -> str:
-    """The command as it was typed, for records of where a file comes from."""
+    """The command as it was typed, for the provenance of a file."""
     return shlex.join(["glraster", *sys.argv[1:]])
 
 
@@ -171,7 +182,7 @@ TRUTH_NAMES = ("classes", "ignore", "others", "column", "layer", "background", "
 
 def truth(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what a truth means; their values have the names in `TRUTH_NAMES`."""
-    chosen = (
+    decorators = (
         click.option(
             "--classes",
             callback=parse_classes,
@@ -187,6 +198,6 @@ def truth(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--background", metavar="NAME", help="Class outside the truth's polygons; not judged if absent."),
         click.option("--resample", is_flag=True, help="Lay a truth of another grid on the map's, nearest neighbour."),
     )
-    for option in reversed(chosen):
+    for option in reversed(decorators):
         function = option(function)
     return function

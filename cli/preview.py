@@ -17,10 +17,10 @@ from . import options
 @options.overwrite
 @options.verbose
 @options.quiet
-def command(mask: str, output: str, quiet: bool, **chosen: Any) -> None:
+def command(mask: str, output: str, quiet: bool, **settings: Any) -> None:
     """Draw MASK with its legend, class areas and a scale bar, as PNG."""
     from glraster.reporting.preview import PreviewOptions, preview
 
-    written = preview(mask, output, PreviewOptions(**chosen))
+    picture = preview(mask, output, PreviewOptions(**settings))
     if not quiet:
-        click.echo(str(written))
+        click.echo(str(picture))

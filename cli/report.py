@@ -23,7 +23,7 @@ from . import options
 @options.json_output
 @options.verbose
 @options.quiet
-def command(run_or_mask: str, output: str, as_json: bool, quiet: bool, **chosen: Any) -> None:
+def command(run_or_mask: str, output: str, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Write one HTML file that shows a map, or the folder of a training.
 
     It needs no network and no other file: open it with a double click, or send it on.
@@ -32,9 +32,10 @@ def command(run_or_mask: str, output: str, as_json: bool, quiet: bool, **chosen:
 
     from glraster.reporting.report import ReportOptions, TruthOptions, write_report
 
-    told = {name: chosen.pop(name) for name in options.TRUTH_NAMES}
-    settings = ReportOptions(meaning=TruthOptions(**told), command=options.command_line(), **chosen)
-    result = write_report(run_or_mask, output, settings)
+    meaning = TruthOptions(**{name: settings.pop(name) for name in options.TRUTH_NAMES})
+    result = write_report(
+        run_or_mask, output, ReportOptions(meaning=meaning, command=options.command_line(), **settings)
+    )
     if as_json:
         click.echo(json.dumps(asdict(result)))
     elif not quiet:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, terminal
-from .extras import Extras
+from . import options, progress, terminal
 
 if TYPE_CHECKING:
     from glraster.cluster.client import Cluster
+    from glraster.interchange.sidecars import Sidecars
+    from glraster.reporting.report import ReportOptions
     from glraster.segmentation.scenes import SceneOutcome
     from glraster.segmentation.segment import SegmentOptions
 
@@ -109,10 +110,6 @@ def command(
     scenes: tuple[str, ...],
     output: str,
     model: str | None,
-    polygons: Path | None,
-    page: Path | None,
-    qml: bool,
-    stac: bool,
     scheduler: str | None,
     workers: int | None,
     dry_run: bool,
@@ -126,62 +123,164 @@ def command(
     Several scenes go to a folder, as NAME.tif; one that fails does not stop the others.
     An interrupted run goes on with --resume.
     """
-    from glraster.cluster.client import connected
-    from glraster.segmentation.segment import SegmentOptions, plan_segment, segment
+    from glraster.segmentation.segment import SegmentOptions
 
-    chosen, extras = SegmentOptions(**settings), Extras(polygons, page, qml, stac)
+    further = FurtherOutputs(**{name: settings.pop(name) for name in ("polygons", "page", "qml", "stac")})
+    call = _Call(scenes, output, model, SegmentOptions(**settings), further)
     if model is None and not quiet:
         click.echo("glraster: using the default model (five classes, see 'glraster model info default')", err=True)
-    # Path.is_dir raises where a name is too long
-    several = len(scenes) > 1 or output.endswith("/") or os.path.isdir(output)  # noqa: PTH112
-    if several:
-        _refuse_single({"--vectorize": polygons, "--report": page, "--dry-run": dry_run})
+    if call.several:
+        call.refuse_options_of_one_scene(dry_run)
     elif dry_run:
-        estimate = plan_segment(scenes[0], output, model, chosen)
-        click.echo(json.dumps(estimate.to_json()) if as_json else terminal.estimate_text(estimate))
-        return 0
+        return _print_estimate(call, as_json)
     else:
-        extras.check(scenes[0], output, model, chosen)
-    with connected(scheduler, workers) if scheduler or workers is not None else nullcontext() as cluster:
-        if several:
-            return _segment_scenes((scenes, output, model), chosen, extras, cluster, as_json, quiet)
-        with terminal.progress_bar(quiet) as progress:
-            result = segment(scenes[0], output, model, extras.settings(chosen), progress, cluster)
-    told, text = extras.write(scenes[0], output, model, chosen)
-    click.echo(json.dumps(result.to_json() | told) if as_json else terminal.segment_text(result) + text)
+        further.check(call)
+    with options.cluster(scheduler, workers) as cluster:
+        run = _segment_scenes if call.several else _segment_scene
+        return run(call, cluster, as_json, quiet)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the user asked for."""
+
+    scenes: tuple[str, ...]
+    output: str
+    model: str | None
+    options: SegmentOptions
+    further: FurtherOutputs
+
+    @property
+    def several(self) -> bool:
+        # Path.is_dir raises if a name is too long
+        return len(self.scenes) > 1 or self.output.endswith("/") or os.path.isdir(self.output)  # noqa: PTH112
+
+    def refuse_options_of_one_scene(self, dry_run: bool) -> None:
+        given = {"--vectorize": self.further.polygons, "--report": self.further.page, "--dry-run": dry_run}
+        for name, value in given.items():
+            if value:
+                raise click.UsageError(f"{name} is for one scene and an output that is a file; leave it out")
+
+
+def _print_estimate(call: _Call, as_json: bool) -> int:
+    from glraster.segmentation.segment import plan_segment
+
+    estimate = plan_segment(call.scenes[0], call.output, call.model, call.options)
+    click.echo(json.dumps(estimate.to_json()) if as_json else terminal.estimate_text(estimate))
     return 0
 
 
-def _segment_scenes(
-    call: tuple[tuple[str, ...], str, str | None],
-    chosen: SegmentOptions,
-    extras: Extras,
-    cluster: Cluster | None,
-    as_json: bool,
-    quiet: bool,
-) -> int:
+def _segment_scene(call: _Call, cluster: Cluster | None, as_json: bool, quiet: bool) -> int:
+    from glraster.segmentation.segment import segment
+
+    with progress.windows_bar(quiet) as show:
+        settings = call.further.settings(call.options)
+        result = segment(call.scenes[0], call.output, call.model, settings, show, cluster)
+    values, lines = call.further.write(call)
+    if as_json:
+        click.echo(json.dumps(result.to_json() | values))
+    else:
+        click.echo("\n".join([terminal.segment_text(result), *lines]))
+    return 0
+
+
+def _segment_scenes(call: _Call, cluster: Cluster | None, as_json: bool, quiet: bool) -> int:
     from glraster.segmentation.scenes import ScenesOptions, Watch, segment_scenes
 
-    def tell(outcome: SceneOutcome) -> None:
+    def print_outcome(outcome: SceneOutcome) -> None:
         if outcome.error is not None:
-            told = "; ".join([str(outcome.error), *getattr(outcome.error, "__notes__", [])])
-            click.echo(f"glraster: error: {told}", err=True)
+            message = "; ".join([str(outcome.error), *getattr(outcome.error, "__notes__", [])])
+            click.echo(f"glraster: error: {message}", err=True)
         elif not as_json:
             click.echo(terminal.segment_text(outcome.result) if outcome.result else f"{outcome.output}: kept")
 
-    options = ScenesOptions(chosen, extras.sidecars())
-    with terminal.scenes_bar(quiet) as progress:
-        result = segment_scenes(*call, options, cluster, Watch(tell, progress))
-    if as_json:
-        click.echo(json.dumps(result.to_json()))
-    else:
-        fates = {fate: result.count(fate) for fate in ("done", "kept", "failed")}
-        counts = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
-        click.echo(f"{len(result.scenes)} scenes: {counts}")
+    settings = ScenesOptions(call.options, call.further.sidecars())
+    with progress.scenes_bar(quiet) as show:
+        result = segment_scenes(call.scenes, call.output, call.model, settings, cluster, Watch(print_outcome, show))
+    click.echo(json.dumps(result.to_json()) if as_json else terminal.scenes_text(result))
     return result.exit_code
 
 
-def _refuse_single(given: dict[str, object]) -> None:
-    for name, value in given.items():
-        if value:
-            raise click.UsageError(f"{name} is for one scene and an output that is a file; leave it out")
+@dataclass(frozen=True)
+class FurtherOutputs:
+    """What is written beside a mask on request: polygons, a report `page`, a QGIS style, a STAC item."""
+
+    polygons: Path | None = None
+    page: Path | None = None
+    qml: bool = False
+    stac: bool = False
+
+    def sidecars(self) -> Sidecars:
+        """The files that are named after their mask."""
+        from glraster.interchange.sidecars import Sidecars
+
+        return Sidecars(stac=self.stac, qml=self.qml)
+
+    def settings(self, options: SegmentOptions) -> SegmentOptions:
+        """The options of the segmentation: a report shows the confidence, so it needs one, for a while at least."""
+        if self.page is None or options.confidence is not None:
+            return options
+        return replace(options, confidence=self.page.with_name(f"{self.page.name}.confidence.tif"))
+
+    def check(self, call: _Call) -> None:
+        """Refuse outputs that cannot be written, before a long segmentation.
+
+        Raises:
+            GlrasterError: with what to do.
+        """
+        from glraster.interchange.sidecars import check_sidecars
+
+        overwrite = call.options.overwrite
+        check_sidecars(call.output, self.sidecars(), overwrite=overwrite)
+        if self.polygons is not None:
+            from glraster.vector.job import check_output
+
+            check_output(str(self.polygons), call.output, overwrite)
+        if self.page is not None:
+            from glraster.reporting.report import check_report
+
+            check_report(self.page, call.output, _report_options(call, call.options.confidence))
+
+    def write(self, call: _Call) -> tuple[dict[str, Any], list[str]]:
+        """Write all of it beside the finished mask; return what to print, as JSON values and as lines."""
+        from glraster.interchange.sidecars import write_sidecars
+
+        values: dict[str, Any] = {}
+        lines = []
+        confidence, probabilities = call.options.confidence, call.options.probabilities
+        write_sidecars(call.scenes[0], call.output, self.sidecars(), confidence=confidence, probabilities=probabilities)
+        if self.polygons is not None:
+            from glraster.vector.vectorize import VectorizeOptions, vectorize
+
+            settings = VectorizeOptions(confidence=confidence, overwrite=call.options.overwrite)
+            vectorized = vectorize(call.output, self.polygons, settings)
+            values["vectorized"] = vectorized.to_json()
+            lines.append(terminal.vectorize_text(vectorized))
+        if self.page is not None:
+            values |= self._write_report(call, self.page)
+            lines.append(f"{self.page}: open it in a browser")
+        return values, lines
+
+    def _write_report(self, call: _Call, page: Path) -> dict[str, Any]:
+        from glraster.reporting.report import write_report
+
+        confidence = self.settings(call.options).confidence
+        assert confidence is not None
+        write_report(call.output, page, _report_options(call, confidence))
+        if call.options.confidence is not None:
+            return {"report": str(page)}
+        for leftover in (confidence, confidence.with_name(f"{confidence.name}.aux.xml")):
+            leftover.unlink(missing_ok=True)
+        return {"confidence": None, "report": str(page)}
+
+
+def _report_options(call: _Call, confidence: Path | None) -> ReportOptions:
+    from glraster.reporting.report import ReportOptions
+
+    return ReportOptions(
+        scene=call.scenes[0],
+        confidence=confidence,
+        model=call.model,
+        command=options.command_line(),
+        overwrite=call.options.overwrite,
+    )

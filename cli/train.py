@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import options, terminal
+from . import options, progress, terminal
 
 
 def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:  # noqa: ARG001
@@ -64,23 +64,21 @@ def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None)
 @options.json_output
 @options.verbose
 @options.quiet
-def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **chosen: Any) -> None:
+def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Train a model on the scenes of CATALOG.
 
     The best model on the val split is FOLDER/model.safetensors, ready for `glraster segment`; FOLDER/report.html shows
-    how it went. torchrun divides every
-    batch among several processes: torchrun --nproc-per-node 2 -m glraster_cli train ...
+    how it went. torchrun divides every batch among several processes: torchrun --nproc-per-node 2 -m glraster_cli
+    train ...
     """
     from glraster.reporting.report import ReportOptions, write_report
     from glraster.training.train import TrainOptions, train
 
-    from .train_progress import training_progress
-
-    speaks = os.environ.get("RANK", "0") == "0"
+    speaks = os.environ.get("RANK", "0") == "0"  # of several processes only the first prints
     if not speaks:
         logging.getLogger("glraster").setLevel(logging.ERROR)
-    with training_progress(quiet or not speaks) as progress:
-        result = train(catalog, output, TrainOptions(**chosen), progress)
+    with progress.training_progress(quiet or not speaks) as show:
+        result = train(catalog, output, TrainOptions(**settings), show)
     if speaks:
         page = ReportOptions(command=options.command_line(), overwrite=True)
         write_report(output, output / "report.html", page)

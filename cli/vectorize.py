@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from . import options
-
-if TYPE_CHECKING:
-    from glraster.segmentation.segment import SegmentOptions
-    from glraster.vector.vectorize import VectorizeResult
-
-
-log = logging.getLogger("glraster")
+from . import options, progress, terminal
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:  # noqa: ARG001
@@ -76,79 +64,12 @@ def command(
     The ending of the output says its format: .gpkg (with a style), .parquet, .fgb, .geojson, .geojsonl; - writes
     GeoJSON lines to standard output.
     """
-    with _without("geopandas", "pandas", "shapely"):
-        import pyogrio.raw  # noqa: F401
-    with _without("scipy"):
-        from glraster.cluster.client import connected
-        from glraster.vector.vectorize import VectorizeOptions, vectorize
-
-        far = scheduler is not None or workers is not None
-        if far and settings["threads"] is not None:
-            raise click.UsageError("--threads is for a run without --scheduler and --workers; leave it out")
-        with (
-            connected(scheduler, workers) if far else nullcontext() as cluster,
-            _rows_bar(quiet) as progress,
-        ):
-            result = vectorize(mask, output, VectorizeOptions(**settings), progress, cluster)
-    text = json.dumps(result.to_json()) if as_json else _text(result)
-    click.echo(text, err=output == "-")
-
-
-@contextmanager
-def _rows_bar(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr that counts rows; nothing where stderr is no terminal."""
-    from glraster.vector.compiled import first_compilation
-
-    if quiet or not sys.stderr.isatty():
-        with first_compilation(log.info):
-            yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    with Bar(console=console, transient=True) as bar, first_compilation(console.print):
-        task = bar.add_task("vectorizing")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _text(result: VectorizeResult) -> str:
-    """The outcome of a vectorization for people."""
-    lines = [
-        f"{result.output}: {result.polygons} polygons of a mask of {result.width} x {result.height} px",
-        f"{result.seconds:.1f} s, {result.peak_memory_bytes / 2**20:.0f} MiB memory at most",
-    ]
-    width = max((len(c.name) for c in result.classes), default=0)
-    for c in result.classes:
-        area = "" if c.area_m2 is None else f"  {c.area_m2 / 1e4:.2f} ha"
-        lines.append(f"  {c.id:>3}  {c.name:<{width}}  {c.polygons:>9}{area}")
-    return "\n".join(lines)
-
-
-def check_output(polygons: Path, mask: str, overwrite: bool) -> None:
-    """Tell before a long segmentation what would stop its polygons from being written."""
-    from glraster.vector.job import check_output as check
-
-    check(str(polygons), mask, overwrite)
-
-
-def of_segment(mask: str, polygons: Path, segmented: SegmentOptions) -> tuple[dict[str, Any], str]:
-    """Vectorize the mask that was just written; return the result as JSON values and as text."""
     from glraster.vector.vectorize import VectorizeOptions, vectorize
 
-    options = VectorizeOptions(confidence=segmented.confidence, overwrite=segmented.overwrite)
-    result = vectorize(mask, polygons, options)
-    return result.to_json(), _text(result)
-
-
-@contextmanager
-def _without(*libraries: str) -> Iterator[None]:
-    """Keep libraries out that others import where they are: half a second for nothing that is used here."""
-    absent = [name for name in libraries if name not in sys.modules]
-    for name in absent:
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
+    spread = scheduler is not None or workers is not None
+    if spread and settings["threads"] is not None:
+        raise click.UsageError("--threads is for a run without --scheduler and --workers; leave it out")
+    with options.cluster(scheduler, workers) as cluster, progress.rows_bar(quiet) as rows:
+        result = vectorize(mask, output, VectorizeOptions(**settings), rows, cluster)
+    text = json.dumps(result.to_json()) if as_json else terminal.vectorize_text(result)
+    click.echo(text, err=output == "-")

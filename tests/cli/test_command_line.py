@@ -152,6 +152,6 @@ def test_closed_pipe_is_no_traceback(scene, tmp_path, model_file):
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         process.stdout.close()
-        told = process.stderr.read()
-    assert "Traceback" not in told
+        errors = process.stderr.read()
+    assert "Traceback" not in errors
     assert (tmp_path / "mask.tif").exists()

@@ -25,11 +25,11 @@ def run(*arguments: str | Path) -> int:
 
 def test_all_outputs_of_one_command(scene: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     mask, page, polygons = tmp_path / "mask.tif", tmp_path / "page.html", tmp_path / "cover.gpkg"
-    extras = ("--report", page, "--vectorize", polygons, "--qml", "--stac", "--json", "-q")
-    assert run("segment", scene, "-o", mask, *extras) == 0
-    told = json.loads(capfd.readouterr().out)
-    assert told["report"] == str(page)
-    assert told["vectorized"]["polygons"] > 0
+    further = ("--report", page, "--vectorize", polygons, "--qml", "--stac", "--json", "-q")
+    assert run("segment", scene, "-o", mask, *further) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["report"] == str(page)
+    assert result["vectorized"]["polygons"] > 0
     html = page.read_text()
     assert "mask.tif" in html
     assert "Pixels by confidence" in html
