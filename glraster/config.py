@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Mode = Literal["global", "local", "full"]
-"""What a model holds: the global branch alone, global → local, or both ways."""
+Mode = Literal["global", "local", "full", "tiles"]
+"""What a model holds: the global branch alone, global → local, both ways, or a local branch without any context."""
 
 Branch = Literal["global", "local", "full"]
 """Whose logits are asked for: the global head, the local head, or the aggregation of both."""
@@ -63,6 +63,11 @@ class Architecture:
     backbone: str = "resnet50"
     width: int = 256
     stem: int = 64
+
+    @property
+    def branch(self) -> Branch:
+        """The branch whose logits are the model's answer."""
+        return {"global": "global", "tiles": "local"}.get(self.mode, "full")  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,9 @@ def _input(spec: ModelSpec) -> dict[str, Any]:
     ]
     return {
         "name": "tile",
-        "description": f"A tile in full resolution, and its surroundings of {spec.context_px} px downsampled to "
+        "description": "A tile in full resolution"
+        if spec.architecture.mode == "tiles"
+        else f"A tile in full resolution, and its surroundings of {spec.context_px} px downsampled to "
         f"{spec.thumbnail_px} px, both with the same scaling",
         "bands": _bands(spec),
         "input": {

@@ -54,6 +54,7 @@ class SingleTile(nn.Module):
         super().__init__()
         self.network = network
         self.side = side
+        self._whole = Tiling(side, side, side, side, (0,), (0,))
         thumbnail_px = max(1, round(side * spec.thumbnail_px / spec.context_px))
         # anti-aliased resizing differs between ONNX runtimes, a matrix product does not
         self.register_buffer("shrink", torch.from_numpy(resize_weights(side, thumbnail_px)))
@@ -65,10 +66,13 @@ class SingleTile(nn.Module):
 
     def _logits(self, thumbnail: Tensor, tile: Tensor) -> Tensor:
         network = self.network
+        if network.guide is None:
+            ((_, maps),) = network.local_maps([tile], None, self._whole)
+            return maps.logits
         guide = network.guide(thumbnail)
         if network.local is None:
             return F.interpolate(guide.logits, (self.side // STRIDE, self.side // STRIDE), mode="bilinear")
-        tiling = Tiling(self.side, self.side, self.side, self.side, (0,), (0,))
+        tiling = self._whole
         if network.refined is None:
             ((_, maps),) = network.local_maps([tile], guide, tiling)
             votes, context = network.tile_votes(maps.ps3), guide

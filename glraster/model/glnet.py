@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glraster.config import Architecture, Branch
+from glraster.config import Architecture, Branch, Mode
 from glraster.errors import UsageError
 from glraster.model.fpn import FPN, Maps, Shared, resize
 from glraster.model.lite import LITE, STEM, EfficientNetLite
 from glraster.model.resnet import BACKBONES, ResNet
 from glraster.model.sharing import Collage, Tiling, crop, crop_shared
+
+ONLY_GUIDE = "this model has a global branch only: ask for the global branch's logits"
+NO_GUIDE = "this model sees tiles only, and no context: ask for the local branch's logits"
 
 Backbone = ResNet | EfficientNetLite
 
@@ -51,18 +55,20 @@ class Gathered:
 
 
 class GLNet(nn.Module):
-    """The network in one of its three modes; it knows nothing of rasters or of training.
+    """The network in one of its modes; it knows nothing of rasters or of training.
 
     - "global": `guide`, a global branch alone.
     - "local": `guide`, and `local`, which sees tiles and the guide's maps; `aggregate` joins the two.
     - "full": also `refined`, a global branch that sees the thumbnail and the merged maps of all tiles;
       `aggregate` joins it with `local`.
+    - "tiles": `local` alone, which sees tiles and nothing else: a plain feature pyramid.
 
     Inputs are scaled floats. `global_logits` and `tile_logits` are for inference: they switch gradients off, and
     the caller puts the network into eval mode. Training composes the pieces: the branches, `local_maps`,
     `gather`, `tile_votes`, `window_votes`.
     """
 
+    guide: Pyramid | None
     local: Pyramid | None
     refined: Pyramid | None
     aggregate: nn.Conv2d | None
@@ -79,11 +85,12 @@ class GLNet(nn.Module):
         super().__init__()
         _check(arch)
         self.arch = arch
-        self.guide = Pyramid(arch, sharing=False)
-        self.local = Pyramid(arch, sharing=True) if arch.mode != "global" else None
+        alone = arch.mode == "tiles"
+        self.guide = None if alone else Pyramid(arch, sharing=False)
+        self.local = Pyramid(arch, sharing=not alone) if arch.mode != "global" else None
         self.refined = Pyramid(arch, sharing=True) if arch.mode == "full" else None
         self.aggregate = None
-        if arch.mode != "global":
+        if arch.mode in ("local", "full"):
             self.aggregate = nn.Conv2d(4 * arch.width, arch.classes, 3, padding=1)
             if not self.aggregate.weight.is_meta:
                 nn.init.normal_(self.aggregate.weight, std=0.01)
@@ -97,7 +104,12 @@ class GLNet(nn.Module):
 
         Returns:
             (1, classes, h/4, w/4), sizes rounded up.
+
+        Raises:
+            UsageError: if the model has no global branch.
         """
+        if self.guide is None:
+            raise UsageError(NO_GUIDE)
         maps: Maps = self.guide(thumbnail)
         return maps.logits
 
@@ -120,21 +132,24 @@ class GLNet(nn.Module):
             (n, classes, tile_height/4, tile_width/4) per batch, in the same order, sizes rounded up.
 
         Raises:
-            UsageError: where the model lacks the branch.
-            ValueError: while iterating, where the tiles do not fit the tiling.
+            UsageError: if the model lacks the branch; mode "tiles" has "local" only, and does not read the thumbnail.
+            ValueError: while iterating, if the tiles do not fit the tiling.
         """
         if self.local is None:
-            raise UsageError("this model has a global branch only: ask for the global branch's logits")
+            raise UsageError(ONLY_GUIDE)
         if branch not in ("local", "full"):
             raise UsageError(f"tiles have no {branch!r} logits: ask for 'local' or 'full'")
+        if self.guide is None and branch != "local":
+            raise UsageError(NO_GUIDE)
         return self._tile_logits(thumbnail, tiles, tiling, branch)
 
     @torch.inference_mode()
     def _tile_logits(
         self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling, branch: Branch
     ) -> Iterator[Tensor]:
-        guide: Maps = self.guide(thumbnail)
+        guide: Maps | None = None if self.guide is None else self.guide(thumbnail)
         if branch == "full" and self.refined is not None:
+            assert guide is not None
             gathered = self.gather(tiles, guide, tiling)
             context: Maps = self.refined(thumbnail, gathered.merged)
             for first, votes in _numbered(gathered.votes):
@@ -142,18 +157,18 @@ class GLNet(nn.Module):
             return
         for first, maps in self.local_maps(tiles, guide, tiling):
             logits = maps.logits
-            if branch == "full":
+            if branch == "full" and guide is not None:
                 logits = self.tile_votes(maps.ps3)
                 logits += self.window_votes(guide.ps3, tiling, first, logits.shape)
             del maps  # the next batch is computed before the name is bound again
             yield logits
 
-    def local_maps(self, tiles: Iterable[Tensor], guide: Maps, tiling: Tiling) -> Iterator[tuple[int, Maps]]:
+    def local_maps(self, tiles: Iterable[Tensor], guide: Maps | None, tiling: Tiling) -> Iterator[tuple[int, Maps]]:
         """Run the local branch over batches of tiles.
 
         Args:
             tiles: batches (n, bands, tile_height, tile_width), in the order of `tiling`.
-            guide: the guide's maps of the window.
+            guide: the guide's maps of the window; None in mode "tiles".
             tiling: where the tiles lie.
 
         Yields:
@@ -168,7 +183,8 @@ class GLNet(nn.Module):
             done = first + batch.shape[0]
             if done > len(tiling) or tuple(batch.shape[-2:]) != (tiling.tile_height, tiling.tile_width):
                 raise ValueError(f"tiles {first} to {done - 1}, {tuple(batch.shape)}, do not fit {tiling}")
-            yield first, self.local(batch, crop_shared(guide.shared, tiling, first, batch.shape[0]))
+            shared = None if guide is None else crop_shared(guide.shared, tiling, first, batch.shape[0])
+            yield first, self.local(batch, shared)
         if done != len(tiling):
             raise ValueError(f"got {done} tiles of {len(tiling)}")
 
@@ -225,8 +241,8 @@ def _numbered(batches: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
 
 
 def _check(arch: Architecture) -> None:
-    if arch.mode not in ("global", "local", "full"):
-        raise ValueError(f"unknown mode {arch.mode!r}: use global, local or full")
+    if arch.mode not in get_args(Mode):
+        raise ValueError(f"unknown mode {arch.mode!r}: use {', '.join(get_args(Mode))}")
     if arch.backbone not in (*BACKBONES, *LITE):
         raise ValueError(f"unknown backbone {arch.backbone!r}: use {', '.join((*BACKBONES, *LITE))}")
     if arch.backbone in LITE and arch.stem != STEM:

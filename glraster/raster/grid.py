@@ -140,8 +140,8 @@ def paper_axis(side: int, length: int, least_overlap: int = 50) -> Axis:
     return Axis(side, length, (*(round(i * step) for i in range(count - 1)), side - length))
 
 
-def context_axis(side: int, context: int, tile: int) -> Axis:
-    """Cover a side of the working grid with context windows that overlap by an eighth.
+def context_axis(side: int, context: int, tile: int, overlap: int | None = None) -> Axis:
+    """Cover a side of the working grid with context windows that overlap by `overlap`, an eighth of them if None.
 
     A side up to `ONE_CONTEXT` contexts is one window, padded to a whole tile and a multiple of `STRIDE`.
     """
@@ -149,7 +149,7 @@ def context_axis(side: int, context: int, tile: int) -> Axis:
     length = max(round_up(context), tile)
     if padded <= max(ONE_CONTEXT * length, length):
         return Axis(padded, padded, (0,))
-    return even_axis(padded, length, round_up(length // 8))
+    return even_axis(padded, length, round_up(length // 8) if overlap is None else overlap)
 
 
 @dataclass(frozen=True)

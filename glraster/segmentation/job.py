@@ -195,10 +195,9 @@ def _choose_dtype(options: SegmentOptions, device: torch.device, spec: ModelSpec
 
 
 def _choose_branch(options: SegmentOptions, spec: ModelSpec) -> Branch:
-    only_global = spec.architecture.mode == "global"
-    branch: Branch = options.branch or ("global" if only_global else "full")
-    if only_global and branch != "global":
-        raise UsageError(f"the model has a global branch only; --branch {branch} needs a local or full model")
+    own, branch = spec.architecture.branch, options.branch or spec.architecture.branch
+    if own != "full" and branch != own:
+        raise UsageError(f"the model has a {own} branch only; leave out --branch {branch}")
     return branch
 
 
@@ -287,6 +286,8 @@ def _lay_windows(scene: Scene, options: SegmentOptions, spec: ModelSpec, tiles: 
             raise UsageError("--merge paper keeps no parts and cannot be resumed; leave --resume out")
         if options.parts is not None:
             raise UsageError("--merge paper keeps no parts; leave --parts out")
-    rows, columns = (context_axis(side, context, tiles.tile_px) for side in sides)
+    # without context windows need not overlap more than tiles do
+    overlap = tiles.overlap_px if spec.architecture.mode == "tiles" else None
+    rows, columns = (context_axis(side, context, tiles.tile_px, overlap) for side in sides)
     windows = WindowGrid(rows, columns)
     return Plan(region, windows, windows.touching(scene.grid.to_working(region)), tiles, context)

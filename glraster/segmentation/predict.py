@@ -118,7 +118,12 @@ class Predictor:
         return WindowScores(cells, sum(kept) + sum(skipped), sum(skipped))
 
     def thumbnail(self, image: Image) -> Image:
-        """What the global branch sees of a window (bands, H, W), at the scale at which it was trained to see it."""
+        """What the global branch sees of a window (bands, H, W), at the scale at which it was trained to see it.
+
+        One pixel if the model has no such branch.
+        """
+        if self.spec.architecture.mode == "tiles":
+            return image[:, :1, :1]
         height, width = (max(1, round(side * self.spec.thumbnail_px / self.context_px)) for side in image.shape[1:])
         return thumbnail(image, height, width)
 

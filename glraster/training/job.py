@@ -161,6 +161,11 @@ def _read_call(path: Path, options: TrainOptions, team: Team) -> tuple[Catalog, 
     if recipe.coarse_to_fine and len(catalog.classes) != 2:
         raise UsageError(f"coarse_to_fine is for two classes, the catalog has {len(catalog.classes)}; leave it out")
     initial = read_initial(options.init, _architecture("full", catalog, recipe), offline=options.offline)
+    if initial.model is not None and (initial.model.guide is None) != (recipe.mode == "tiles"):
+        raise UsageError(
+            f"a training of mode {recipe.mode} cannot start from a model of mode {initial.model.arch.mode}; "
+            "choose another --init or --arch mode"
+        )
     setup = TrainingSetup(recipe, options.stages or recipe.stages, initial, device)
     _check_stages(setup)
     for name in setup.stages:

@@ -17,10 +17,10 @@ from glraster.training.losses import resize_labels
 
 @dataclass(frozen=True)
 class Piece:
-    """`count` tiles of one window from the `first` on, and the guide's maps of the window."""
+    """`count` tiles of one window from the `first` on, and the guide's maps of the window (None in mode "tiles")."""
 
     sample: Sample
-    guide: Maps
+    guide: Maps | None
     first: int
     count: int
 
@@ -35,7 +35,7 @@ class Piece:
 
 def sub_batches(
     samples: Sequence[Sample],
-    guides: Sequence[Maps],
+    guides: Sequence[Maps | None],
     chosen: Sequence[Sequence[int]],
     most: int,
     together: int,
@@ -63,7 +63,7 @@ def sub_batches(
             yield _joined(window[i : i + most])
 
 
-def _joined(tiles: Sequence[tuple[Sample, Maps, int]]) -> list[Piece]:
+def _joined(tiles: Sequence[tuple[Sample, Maps | None, int]]) -> list[Piece]:
     """Neighbours in one window as one piece."""
     pieces: list[Piece] = []
     for sample, guide, tile in tiles:

@@ -221,6 +221,8 @@ def _impossible(recipe: Recipe) -> Iterator[str]:
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     """What fits no stage."""
     last = STAGES[recipe.stages[-1]]
+    if "tiles" in recipe.stages and len(recipe.stages) > 1:
+        yield f"stages {list(recipe.stages)} (tiles alone: nothing goes on from it)"
     if recipe.mode not in last.modes:
         fitting = [stage.name for stage in STAGES.values() if recipe.mode in stage.modes]
         yield f"mode {recipe.mode} of the stage {last.name} (add --set stages={fitting[0]})"

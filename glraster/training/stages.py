@@ -99,9 +99,10 @@ STAGES: dict[str, Stage] = {
             epochs=100,
             average=True,
         ),
+        Stage("tiles", ("local",), Weights(local=1), ("tiles",), learning_rate=1e-4, epochs=100, average=True),
     )
 }
-"""The authors' three stages, which follow each other, and one that trains everything together."""
+"""The authors' three stages, which follow each other; one that trains everything together; one for tiles alone."""
 
 
 def set_training(model: GLNet, stage: Stage) -> None:
@@ -183,10 +184,12 @@ def start_stage(model: GLNet, previous: GLNet) -> None:
             f"the earlier model is {previous.arch}, the new one {model.arch}: they may differ in their mode only; "
             "start from another model, or train with the same bands, classes, backbone and width"
         )
+    if (model.guide is None) != (previous.guide is None):
+        raise ModelError(f"a model of mode {model.arch.mode} cannot start from one of mode {previous.arch.mode}")
     learned = dict(previous.named_children())
     for name, module in model.named_children():
         if name in learned:
             module.load_state_dict(learned[name].state_dict())
-    if model.refined is not None and previous.refined is None:
+    if model.refined is not None and previous.refined is None and model.guide is not None:
         model.refined.backbone.load_state_dict(model.guide.backbone.state_dict())
         model.refined.fpn.classify.load_state_dict(model.guide.fpn.classify.state_dict())

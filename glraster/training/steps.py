@@ -93,7 +93,7 @@ def meeting_windows(mode: Mode, stage: Stage, sub_batch: int, tiles: int) -> int
 
     Tiles of one window alone, where a stage sums losses window by window, or compares tiles with their window.
     """
-    alone = mode != "local" or not stage.average or bool(stage.weights.similarity)
+    alone = mode not in ("local", "tiles") or not stage.average or bool(stage.weights.similarity)
     return 1 if alone else max(1, sub_batch // tiles)
 
 
@@ -118,16 +118,18 @@ class _Step:
         self._totals = {meets: torch.zeros((), device=self._device) for meets in (True, False)}
         self._values: dict[str, list[Tensor]] = {field.name: [] for field in fields(Weights)}
         self._meets = {"guide", "refined"}
-        self._thumbnails = torch.stack([sample.thumbnail for sample in samples]).to(self._device)
         self._tiles_of_all = 0
         self._local_moves = not {"guide", "local"}.isdisjoint(stage.trains)
 
     def run(self) -> StepLosses:
+        if self._model.guide is None:
+            return self._run_alone()
+        self._thumbnails = torch.stack([sample.thumbnail for sample in self._samples]).to(self._device)
         whole: Maps = self._model.guide(self._thumbnails)
         head = self._score_windows("guide", whole.logits)
         guides = [window_leaves(whole, i, sample.blind) for i, sample in enumerate(self._samples)]
         chosen = [self._choose(*both) for both in zip(self._samples, guides, strict=True)]
-        self._tiles_of_all = int(self._team.sum(torch.tensor(sum(map(len, chosen)), device=self._device)))
+        self._count_tiles(chosen)
         if self._model.refined is not None:
             self._run_full(guides)
         elif self._model.local is not None:
@@ -137,11 +139,22 @@ class _Step:
         go_back([(head, None), *zip(flat(whole.shared, whole.ps3), gradients, strict=True)])
         return self._result()
 
+    def _run_alone(self) -> StepLosses:
+        """Mode tiles."""
+        every = [range(len(sample.tiles)) for sample in self._samples]
+        self._count_tiles(every)
+        for pieces in self._sub_batches([None] * len(every), every):
+            self._run_tiles(pieces)
+        return self._result()
+
+    def _count_tiles(self, chosen: Sequence[Sequence[int]]) -> None:
+        self._tiles_of_all = int(self._team.sum(torch.tensor(sum(map(len, chosen)), device=self._device)))
+
     def _choose(self, sample: Sample, guide: Maps) -> list[int]:
         return chosen_tiles(sample, guide.logits) if self._form.coarse_to_fine else list(range(len(sample.tiles)))
 
-    def _sub_batches(self, guides: Sequence[Maps], chosen: Sequence[Sequence[int]]) -> Iterator[list[Piece]]:
-        """Mode local: the tiles that pass the local branch together; they share BatchNorm's statistics and a loss."""
+    def _sub_batches(self, guides: Sequence[Maps | None], chosen: Sequence[Sequence[int]]) -> Iterator[list[Piece]]:
+        """Modes local and tiles: the tiles that pass the local branch together and share statistics and a loss."""
         windows = self._form.windows
         if windows is None:
             most = max(len(sample.tiles) for sample in self._samples)
@@ -152,21 +165,25 @@ class _Step:
         return sub_batches(self._samples, guides, chosen, self._sub_batch, together)
 
     def _run_tiles(self, pieces: Sequence[Piece]) -> None:
-        """Mode local: one sub-batch of tiles, which meet the guide."""
+        """Modes local and tiles: one sub-batch of tiles, which meet the guide if there is one."""
         assert self._model.local is not None
         tiles = torch.cat([piece.tiles for piece in pieces]).to(self._device)
         labels = torch.cat([piece.labels for piece in pieces])
-        crops = [flat(crop_shared(p.guide.shared, p.sample.tiling, p.first, p.count)) for p in pieces]
-        maps: Maps = self._model.local(tiles, nested([torch.cat(levels) for levels in zip(*crops, strict=True)]))
+        guided = [(p, p.guide) for p in pieces if p.guide is not None]
+        crops = [flat(crop_shared(guide.shared, p.sample.tiling, p.first, p.count)) for p, guide in guided]
+        shared = nested([torch.cat(levels) for levels in zip(*crops, strict=True)]) if guided else None
+        maps: Maps = self._model.local(tiles, shared)
         share, size = self._share(labels), maps.ps3.shape[-2:]
-        context = [
-            self._model.window_votes(p.guide.ps3, p.sample.tiling, p.first, torch.Size((p.count, 0, *size)))
-            for p in pieces
-        ]
-        logits = self._model.tile_votes(maps.ps3) + torch.cat(context)
-        local = self._score("local", maps.logits, labels, share)
-        aggregated = self._score("aggregated", logits, labels, share)
-        go_back([(local + aggregated + self._compare(maps.ps3, pieces, share), None)])
+        total = self._score("local", maps.logits, labels, share)
+        if guided:
+            context = [
+                self._model.window_votes(guide.ps3, p.sample.tiling, p.first, torch.Size((p.count, 0, *size)))
+                for p, guide in guided
+            ]
+            logits = self._model.tile_votes(maps.ps3) + torch.cat(context)
+            aggregated = self._score("aggregated", logits, labels, share)
+            total = total + aggregated + self._compare(maps.ps3, guided, share)
+        go_back([(total, None)])
 
     def _run_full(self, guides: list[Maps]) -> None:
         """Mode full: tiles, without a graph; the refined branch, on all windows; tiles once more, with their graph."""
@@ -262,12 +279,12 @@ class _Step:
             logits, target = self._team.gather(logits), self._team.gather(target)
         return self._note(term, self._loss(logits, target), share)
 
-    def _compare(self, ps3: Tensor, pieces: Sequence[Piece], share: float) -> Tensor:
+    def _compare(self, ps3: Tensor, guided: Sequence[tuple[Piece, Maps]], share: float) -> Tensor:
         """The weighted mean squared difference between ps3 of tiles and the guide's there."""
         if not self._stage.weights.similarity:
             return ps3.new_zeros(())
         size = ps3.shape[-2:]
-        there = [resize(crop(p.guide.ps3, p.sample.tiling, p.first, p.count), size) for p in pieces]
+        there = [resize(crop(guide.ps3, p.sample.tiling, p.first, p.count), size) for p, guide in guided]
         return self._note("similarity", F.mse_loss(ps3.float(), torch.cat(there).float()), share)
 
     def _note(self, term: str, value: Tensor, share: float) -> Tensor:

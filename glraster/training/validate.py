@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from glraster.catalog import Catalog, Pair
-from glraster.config import Branch, ModelSpec
+from glraster.config import ModelSpec
 from glraster.labels.scenes import LabelledScene, open_pair
 from glraster.metrics import Confusion, confusion
 from glraster.model.fold import FoldedGLNet
@@ -93,7 +93,7 @@ def bfloat16_agreement(model: GLNet, spec: ModelSpec, catalog: Catalog, pairs: S
 def _predictor(model: GLNet, spec: ModelSpec, dtype: torch.dtype, folded_as: torch.dtype | None = None) -> Predictor:
     model.eval()
     device = next(model.parameters()).device
-    branch: Branch = "global" if model.arch.mode == "global" else "full"
+    branch = model.arch.branch
     return Predictor(
         model=model if folded_as is None else FoldedGLNet(model, branch, folded_as),
         spec=spec,

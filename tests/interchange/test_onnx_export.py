@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from glraster.model.checkpoint import load
+from glraster.config import Architecture, LandClass, ModelSpec
+from glraster.model.checkpoint import load, save
+from glraster.model.glnet import GLNet
 from glraster.raster.resize import resize_weights, thumbnail
 from glraster.segmentation.predict import Predictor, TileForm
 
@@ -36,7 +38,7 @@ def as_deepness_feeds(image: np.ndarray, metadata: dict[str, str]) -> np.ndarray
     return ((image / 255.0 - mean) / std)[None].astype(np.float32)
 
 
-@pytest.mark.parametrize("mode", ["global", "local", "full"])
+@pytest.mark.parametrize("mode", ["global", "local", "full", "tiles"])
 def test_onnx_gives_the_probabilities_of_segment_on_one_tile(mode, tmp_path, model_file, run):
     file, path, side = model_file(mode), tmp_path / "model.onnx", 96
     outcome = run("model", "export", file, "-o", path, "--json")
@@ -47,9 +49,8 @@ def test_onnx_gives_the_probabilities_of_segment_on_one_tile(mode, tmp_path, mod
     network, spec = load(file)
     image = tile(side)
     # float pixels: the predictor rounds the thumbnail of bytes to bytes
-    branch = "global" if mode == "global" else "full"
     predictor = Predictor(
-        network, spec, branch, TileForm(side, 0), torch.device("cpu"), torch.float32, 1, spec.context_px
+        network, spec, network.arch.branch, TileForm(side, 0), torch.device("cpu"), torch.float32, 1, spec.context_px
     )
     cells = torch.from_numpy(predictor.cell_scores(image.astype(np.float32)))[None]
     expected = torch.nn.functional.interpolate(cells, (side, side), mode="bilinear").softmax(1).numpy()
@@ -58,6 +59,25 @@ def test_onnx_gives_the_probabilities_of_segment_on_one_tile(mode, tmp_path, mod
     assert given.shape == (1, 3, side, side)
     assert np.abs(given - expected).max() < 1e-3
     assert expected.std() > 0.01, "the network says the same everywhere"
+
+
+def test_onnx_of_a_lite_backbone_is_the_network(tmp_path, run):
+    torch.manual_seed(2)
+    network = GLNet(Architecture("tiles", 3, 2, "lite0", 8, 32)).eval()
+    for name, weight in network.named_parameters():
+        if weight.dim() == 4 and "fpn" in name:
+            torch.nn.init.kaiming_normal_(weight)
+    classes = (LandClass(0, "land", (0, 0, 0)), LandClass(1, "sea", (0, 0, 255)))
+    save(network, ModelSpec(network.arch, classes, tile_px=64), tmp_path / "model.safetensors")
+    outcome = run("model", "export", tmp_path / "model.safetensors", "-o", tmp_path / "model.onnx", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    image = torch.rand(1, 3, 64, 64)
+    (given,) = session(tmp_path / "model.onnx").run(None, {"input": image.numpy()})
+    with torch.inference_mode():
+        logits = network.local(image).logits
+    expected = torch.nn.functional.interpolate(logits, (64, 64), mode="bilinear").softmax(1).numpy()
+    assert expected.std() > 0.01, "the network says the same everywhere"
+    assert np.abs(given - expected).max() < 1e-3
 
 
 def test_deepness_finds_its_metadata(tmp_path, model_file, run):

@@ -227,6 +227,21 @@ def test_the_folded_network_on_lite_gives_the_plain_ones_logits(mode: Mode, name
     close(near, expected, 0.08)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "lite0"])
+@pytest.mark.parametrize("tiling", (TILINGS | SPARSE).values(), ids=TILINGS | SPARSE)
+def test_folded_tiles_give_the_plain_ones_logits(tiling: Tiling, name: str) -> None:
+    model = network("tiles", backbone=name)
+    unsettle(model)
+    thumbnail, tiles = torch.rand(1, 3, 1, 1), tiles_of(torch.rand(1, 3, tiling.height, tiling.width), tiling)
+    expected = torch.cat([*model.tile_logits(thumbnail, tiles.split(3), tiling, "local")])
+    folded = FoldedGLNet(model, "local")
+    close(torch.cat([*folded.tile_logits(thumbnail, tiles.split(3), tiling, "local")]), expected, TOLERANCE / 10)
+    with pytest.raises(UsageError, match="sees tiles only, and no context"):
+        folded.look(thumbnail)
+    with pytest.raises(UsageError, match="sees tiles only, and no context"):
+        FoldedGLNet(model, "full")
+
+
 @pytest.mark.parametrize("size", [(4, 4), (33, 50), (128, 60)])
 def test_the_folded_guide_gives_the_plain_ones_logits(size: tuple[int, int]) -> None:
     model = network("global")

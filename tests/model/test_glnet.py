@@ -88,6 +88,22 @@ def test_local_logits_stream() -> None:
     assert not torch.is_inference_mode_enabled()
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
+def test_mode_tiles_sees_each_tile_for_itself(backbone: str) -> None:
+    model, tiling = network("tiles", backbone=backbone), TILINGS["overlap"]
+    tiles, thumbnail = torch.rand(9, 3, 96, 64), torch.rand(1, 3, 64, 64)
+    assert model.local is not None
+    with torch.inference_mode():
+        expected = torch.cat([model.local(tile).logits for tile in tiles.split(1)])
+    batches = torch.cat([*model.tile_logits(thumbnail, tiles.split(4), tiling, model.arch.branch)])
+    torch.testing.assert_close(batches, expected, rtol=1e-4, atol=1e-4)
+    assert {name.split(".")[0] for name in model.state_dict()} == {"local"}
+    with pytest.raises(UsageError, match="sees tiles only, and no context"):
+        model.tile_logits(thumbnail, [tiles], tiling, "full")
+    with pytest.raises(UsageError, match="sees tiles only, and no context"):
+        model.global_logits(thumbnail)
+
+
 @pytest.mark.parametrize(("mode", "branches"), [("global", 1), ("local", 2), ("full", 3)])
 def test_a_model_holds_what_its_mode_needs(mode: Mode, branches: int) -> None:
     names = {name.split(".")[0] for name in network(mode).state_dict()}

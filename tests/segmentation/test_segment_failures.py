@@ -206,7 +206,7 @@ def test_cuda_that_is_absent_is_named(scene, mask, model_file, fails):
 
 
 def test_branch_that_a_global_model_lacks_is_a_usage_error(scene, mask, model_file, fails):
-    text = "the model has a global branch only; --branch local needs a local or full model"
+    text = "the model has a global branch only; leave out --branch local"
     fails(2, text, scene, "-o", mask, "-m", model_file("global"), "--branch", "local")
 
 

@@ -45,6 +45,8 @@ def test_class_weights_are_a_word_or_numbers(setting: str, expected: object) -> 
         ("mode=global", "mode global of the stage joint .add --set stages=global"),
         ("coarse_to_fine=1", "1 is no bool"),
         ("stages=[joint,joint]", "stages .* .at least one, each once"),
+        ("mode=tiles", "mode tiles of the stage joint .add --set stages=tiles"),
+        ("stages=[joint,tiles]", "stages .* .tiles alone: nothing goes on from it"),
         ("freeze=6", "freeze 6 .at most 5, the whole backbone"),
         ("backbone_rate=0", "backbone_rate 0.0 .at least"),
         ("stages=[]", "stages .* .at least one, each once"),

@@ -123,6 +123,23 @@ def test_a_joint_step_is_autograd_of_the_whole_sum(mode: str) -> None:
     assert_same(gradients(model), gradients(plain), 1e-3)
 
 
+def test_a_step_of_tiles_alone_is_autograd_of_their_loss() -> None:
+    samples, stage = [small_sample(1), small_sample(2)], STAGES["tiles"]
+    model = small_model("tiles")
+    set_training(model, stage)
+    plain = copy.deepcopy(model)
+    assert plain.local is not None
+    loss, total = make_loss("ce"), torch.zeros(())
+    for sample in samples:
+        for tiles, label in zip(sample.tiles.split(4), sample.tile_labels.split(4), strict=True):
+            total = total + loss(plain.local(tiles).logits, label[:, 2::4, 2::4]) * len(tiles) / 18
+    total.backward()
+    losses = train_step(model, stage, samples, loss, sub_batch=4)
+    assert losses.total == pytest.approx(total.item(), rel=1e-5)
+    assert list(losses.terms) == ["local"]
+    assert_same(gradients(model), gradients(plain), 1e-3)
+
+
 def test_windows_with_few_tiles_share_a_sub_batch() -> None:
     samples, stage = [small_sample(seed, (0, 64)) for seed in (1, 2)], STAGES["joint"]
     model = small_model("local")
@@ -208,6 +225,7 @@ def test_joint_training_learns_a_scene(mode: str) -> None:
         ("local", {"local", "aggregate"}),
         ("full", {"refined", "aggregate"}),
         ("joint", {"guide", "local", "refined", "aggregate"}),
+        ("tiles", {"local"}),
     ],
 )
 def test_a_stage_moves_its_modules_only(name: str, moving: set[str]) -> None:
@@ -264,6 +282,12 @@ def test_stages_differ_in_their_mode_only() -> None:
     other = GLNet(Architecture("local", bands=4, classes=CLASSES, backbone="resnet18", width=16))
     with pytest.raises(ModelError, match="may differ in their mode only"):
         start_stage(other, small_model("global"))
+
+
+def test_tiles_alone_and_context_do_not_start_from_each_other() -> None:
+    for modes in (("tiles", "local"), ("full", "tiles")):
+        with pytest.raises(ModelError, match=f"a model of mode {modes[1]} cannot start from one of mode {modes[0]}"):
+            start_stage(small_model(modes[1]), small_model(modes[0]))
 
 
 def test_the_rate_falls_from_its_base_to_zero() -> None:

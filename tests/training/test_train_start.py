@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from model.test_lite import published
 from training.scenes import write_catalog
 
 from glraster.errors import ModelError, UsageError
@@ -22,6 +23,7 @@ TINY = (
     *("warm_up=1", "learning_rate=0.001"),
 )
 PAPER = (*TINY, "backbone=resnet18")
+TINY_TILES = (*TINY[1:], "stages=tiles")
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +131,29 @@ def test_imagenet_weights_are_what_a_stage_starts_from(
     with pytest.raises(ModelError, match="has no ImageNet weights of resnet34"):
         train(catalog, tmp_path / "x", offline)
     assert not (tmp_path / "x").exists()
+
+
+def test_tiles_alone_are_trained_from_lite_weights(
+    catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
+) -> None:
+    torch.save(published("lite0"), tmp_path / "efficientnet-lite0-57934424.pth")
+    monkeypatch.setenv("GLRASTER_IMAGENET", str(tmp_path))
+    settings = (*TINY_TILES, "freeze=2", "backbone_rate=0.3")
+    options = TrainOptions(settings=settings, arch="lite0,mode=tiles", init="imagenet")
+    train(catalog, tmp_path / "run", options)
+    model, spec = load(tmp_path / "run" / "model.safetensors")
+    assert (model.arch.mode, model.arch.stem, spec.mean) == ("tiles", 32, (127 / 255,))
+    assert model.local is not None
+    state = published("lite0")
+    assert torch.equal(model.local.backbone.blocks[1].bn1.running_mean, state["_blocks.1._bn1.running_mean"])
+    assert not torch.equal(model.local.backbone.blocks[9].bn1.running_mean, state["_blocks.9._bn1.running_mean"])
+    assert spec.provenance["pretrained"]["licence"] == "Apache-2.0"
+    description = run("model", "info", tmp_path / "run" / "model.safetensors").out
+    assert "Apache-2.0" in description
+    assert "lite0" in description
+    again = TrainOptions(settings=TINY[1:], arch="lite0", init=tmp_path / "run" / "model.safetensors")
+    with pytest.raises(UsageError, match="a training of mode local cannot start from a model of mode tiles"):
+        train(catalog, tmp_path / "x", again)
 
 
 def test_coarse_to_fine_trains_two_classes(tmp_path: Path, catalog: Path, caplog: pytest.LogCaptureFixture) -> None:

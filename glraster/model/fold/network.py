@@ -15,7 +15,7 @@ from glraster.model.fold.local import FoldedLocal, fold_local
 from glraster.model.fold.taps import resizing, shifted, spread, tap_products
 from glraster.model.fold.winograd import WinogradConv
 from glraster.model.fpn import Shared, resize
-from glraster.model.glnet import GLNet, Pyramid
+from glraster.model.glnet import NO_GUIDE, ONLY_GUIDE, GLNet, Pyramid
 from glraster.model.resnet import Levels
 from glraster.model.sharing import Collage, Tiling, crop
 
@@ -87,6 +87,23 @@ class Head:
 
 
 @dataclass(frozen=True)
+class FoldedBranch:
+    """A branch that sees no other branch's maps, up to its own logits."""
+
+    pyramid: LeanPyramid
+    head: Head
+
+    @staticmethod
+    def of(pyramid: Pyramid, dtype: torch.dtype) -> FoldedBranch:
+        classify = pyramid.fpn.classify
+        return FoldedBranch(LeanPyramid.of(pyramid, dtype), Head.of(classify.weight, classify.bias, dtype))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (B, classes, h/4, w/4), float32, of images (B, bands, h, w)."""
+        return self.head(self.pyramid.shared(images)[3]).float()
+
+
+@dataclass(frozen=True)
 class Look:
     """What the guide makes of a thumbnail: logits (1, classes, h, w), float32, and the maps that tiles use."""
 
@@ -113,13 +130,14 @@ class FoldedGLNet:
             UsageError: where the model lacks the branch.
         """
         if branch != "global" and model.local is None:
-            raise UsageError("this model has a global branch only: ask for the global branch's logits")
+            raise UsageError(ONLY_GUIDE)
+        if branch != "local" and model.guide is None:
+            raise UsageError(NO_GUIDE)
         self.arch: Architecture = model.arch
         self.branch, self.dtype = branch, dtype
         with torch.inference_mode():
-            self._guide = LeanPyramid.of(model.guide, dtype)
-            classify = model.guide.fpn.classify
-            self._guide_head = Head.of(classify.weight, classify.bias, dtype)
+            self._guide = None if model.guide is None else FoldedBranch.of(model.guide, dtype)
+            self._alone: FoldedBranch | None = None
             self._local: FoldedLocal | None = None
             self._refined: LeanPyramid | None = None
             self._context: Head | None = None
@@ -129,6 +147,9 @@ class FoldedGLNet:
     def _fold_tiles(self, model: GLNet, branch: Branch) -> None:
         local, aggregate = model.local, model.aggregate
         assert local is not None
+        if model.guide is None:
+            self._alone = FoldedBranch.of(local, self.dtype)
+            return
         assert aggregate is not None
         if branch == "local":
             self._local = fold_local(local, local.fpn.classify.weight, local.fpn.classify.bias, False, self.dtype)
@@ -153,9 +174,15 @@ class FoldedGLNet:
 
     @torch.inference_mode()
     def look(self, thumbnail: Tensor) -> Look:
-        """Look at the thumbnail (1, bands, h, w) of a window with the guide."""
-        shared = self._guide.shared(self._enter(thumbnail))
-        return Look(self._guide_head(shared[3]).float(), shared)
+        """Look at the thumbnail (1, bands, h, w) of a window with the guide.
+
+        Raises:
+            UsageError: if the network has none.
+        """
+        if self._guide is None:
+            raise UsageError(NO_GUIDE)
+        shared = self._guide.pyramid.shared(self._enter(thumbnail))
+        return Look(self._guide.head(shared[3]).float(), shared)
 
     def closer_logits(self, look: Look, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
         """Class some tiles of a window, or all: the logits that `tile_logits` gives for these tiles.
@@ -182,15 +209,20 @@ class FoldedGLNet:
             UsageError: where the network was folded for another branch.
             ValueError: while iterating, where the tiles do not fit the tiling.
         """
-        if self._local is None or (branch or self.branch) != self.branch:
+        if (self._local is None and self._alone is None) or (branch or self.branch) != self.branch:
             raise UsageError(f"the network was folded for the {self.branch} branch; fold it anew for {branch!r}")
         return self._tile_logits(thumbnail, tiles, tiling)
 
     @torch.inference_mode()
     def _tile_logits(self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
+        if self._alone is not None:
+            for _, batch in self._batches(tiles, tiling):
+                yield self._alone(batch)
+            return
         assert self._local is not None
+        assert self._guide is not None
         seen = self._enter(thumbnail)
-        guide = self._guide.shared(seen)
+        guide = self._guide.pyramid.shared(seen)
         if self._refined is None or self._context is None:
             yield from self._closer_logits(guide, tiles, tiling)
             return
