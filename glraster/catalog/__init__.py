@@ -1,4 +1,4 @@
-"""Catalogs: which image belongs to which label, what the label's values mean, and what is learned from where."""
+"""Catalogs: which image belongs to which label, what the label's values mean, and the scenes of each split."""
 
 from __future__ import annotations
 

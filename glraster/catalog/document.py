@@ -1,4 +1,4 @@
-"""Read a YAML file whose every value knows its line: no aliases, no tags that make objects, bounded size and depth."""
+"""Read a YAML file with the line of every value: no aliases, no tags that make objects, bounded size and depth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from glraster.errors import CatalogError
 LARGEST_BYTES = 10_000_000
 DEEPEST = 12
 
-# libyaml parses events ten times faster, where PyYAML was built with it
+# libyaml parses events ten times faster, if PyYAML was built with it
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def read_document(path: Path) -> Node:
         Its root. Memory: a few hundred bytes for every value.
 
     Raises:
-        CatalogError: where it cannot be read, is no YAML, or uses what no catalog needs.
+        CatalogError: if it cannot be read, is no YAML, or uses what no catalog needs.
     """
     try:
         with path.open("rb") as file:
@@ -129,8 +129,8 @@ def _scalar(event: Any, line: int) -> Hashable:
 
 def _reason(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
-    told = getattr(error, "problem", None) or str(error)
-    text = " ".join(str(told).split())
+    message = getattr(error, "problem", None) or str(error)
+    text = " ".join(str(message).split())
     return f"line {mark.line + 1}: {text}" if mark is not None else text
 
 
@@ -148,7 +148,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Entry:
-    """A node at its key path. Whoever reads it notes what is wrong in `problems` and goes on."""
+    """A node at its key path. Its readers add what is wrong to `problems` and go on."""
 
     node: Node
     where: str
@@ -158,12 +158,12 @@ class Entry:
         """Note a problem at this place."""
         self.problems.append(Problem(self.node.line, self.where, text))
 
-    def _refuse(self, wanted: str) -> None:
+    def _refuse(self, expected: str) -> None:
         value = self.node.value
         kind = {list: "a list", Keyed: "a mapping"}.get(type(value))
         text = repr(value)
         shown = kind or ("empty" if value is None else text if len(text) <= 60 else f"{text[:57]}...")
-        self.wrong(f"is {shown}, not {wanted}")
+        self.wrong(f"is {shown}, not {expected}")
 
     def _at(self, key: object, node: Node) -> Entry:
         path = f"{self.where}[{key}]" if isinstance(key, int) else f"{self.where}.{key}".removeprefix(".")
@@ -174,26 +174,26 @@ class Entry:
         if not isinstance(self.node.value, Keyed):
             self._refuse("a mapping of keys to values")
             return []
-        found: dict[Hashable, Entry] = {}
+        entries: dict[Hashable, Entry] = {}
         for key, node in self.node.value.pairs:
             entry = self._at(key, node)
-            if key in found:
+            if key in entries:
                 entry.wrong("is given twice; keep one")
-            found.setdefault(key, entry)
-        return list(found.items())
+            entries.setdefault(key, entry)
+        return list(entries.items())
 
     def fields(self, known: Collection[str], required: Collection[str] = ()) -> dict[str, Entry]:
         """The values of a mapping by its known keys; others, and missing ones, are problems."""
-        found = dict(self.pairs())
-        for key in [key for key in found if key not in known]:
+        entries = dict(self.pairs())
+        for key in [key for key in entries if key not in known]:
             near = get_close_matches(str(key), known, n=1)
-            told = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
-            found.pop(key).wrong(f"is no key of a catalog; {told}")
+            advice = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
+            entries.pop(key).wrong(f"is no key of a catalog; {advice}")
         if isinstance(self.node.value, Keyed):
             for key in required:
-                if key not in found:
+                if key not in entries:
                     self.wrong(f"lacks the key {key}")
-        return {str(key): entry for key, entry in found.items()}
+        return {str(key): entry for key, entry in entries.items()}
 
     def items(self) -> list[Entry]:
         """The items of a list."""
@@ -254,6 +254,6 @@ class Entry:
 
 
 def read_field(fields: dict[str, Entry], key: str, reader: Callable[[Entry], T | None], default: T) -> T:
-    """What `reader` finds at a key; `default` where the key is absent or its value is a problem."""
+    """What `reader` makes of the value at a key; `default` if the key is absent or its value is a problem."""
     value = reader(fields[key]) if key in fields else None
     return default if value is None else value

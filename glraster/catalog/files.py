@@ -23,18 +23,18 @@ def expand_root(text: str, folder: Path) -> str:
 
     Args:
         text: a path, relative to `folder`; `${NAME}` and `${NAME:-default}` are environment variables.
-        folder: where the catalog lies.
+        folder: the catalog's folder.
 
     Raises:
-        ValueError: where a variable is not set and has no default.
+        ValueError: if a variable is not set and has no default.
     """
 
     def value(reference: re.Match[str]) -> str:
         name, default = reference.groups()
-        found = os.environ.get(name) or default
-        if found is None:
+        setting = os.environ.get(name) or default
+        if setting is None:
             raise ValueError(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
-        return found
+        return setting
 
     expanded = _REFERENCE.sub(value, text)
     if "${" in expanded:
@@ -43,7 +43,7 @@ def expand_root(text: str, folder: Path) -> str:
 
 
 def locate(root: str, name: str) -> str:
-    """A name that GDAL opens, from a name relative to the root; remote names stay as they are."""
+    """A name that GDAL opens, from a name relative to the root; addresses and GDAL's virtual files stay as they are."""
     if not is_path(name):
         return name
     if not is_path(root):
@@ -74,12 +74,12 @@ def glob_pairs(root: str, images: str, labels: str, one_label: bool = False) -> 
     wildcards = [[match[0] for match in _WILDCARD.finditer(pattern)] for pattern in (images, labels)]
     if not shared and wildcards[0] != wildcards[1]:
         return [], [f"{images!r} and {labels!r} have different wildcards; an image finds its label by them"]
-    found = sorted(glob.glob(images, root_dir=root, recursive=True), key=natural_key)  # noqa: PTH207
-    if not found:
+    names = sorted(glob.glob(images, root_dir=root, recursive=True), key=natural_key)  # noqa: PTH207
+    if not names:
         return [], [f"{images!r} matches no file in {root}"]
     parts = _regex(images)
     pairs = []
-    for image in found:
+    for image in names:
         match = parts.fullmatch(image)
         label = labels if shared or match is None else _fill(labels, match.groups(""))
         pairs.append(Pair(locate(root, image), locate(root, label)))

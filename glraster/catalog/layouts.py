@@ -39,7 +39,7 @@ def deepglobe_pairs(root: Path) -> dict[str, Pair]:
         root: a folder with `land-train/` (or `train/`, as on Kaggle) that holds `<id>_sat.jpg`, `<id>_mask.png`.
 
     Raises:
-        CatalogError: where there are no scenes, or scenes without mask; all are named.
+        CatalogError: if there are no scenes, or scenes without mask; all are named.
     """
     for folder in (root / name for name in _DEEPGLOBE_FOLDERS):
         images = sorted(folder.glob("*_sat.jpg"), key=lambda path: natural_key(path.name))
@@ -58,7 +58,7 @@ def inria_splits(root: Path) -> Splits:
         root: a folder with `AerialImageDataset/train/` that holds `images/` and `gt/` with `austin1.tif` and so on.
 
     Raises:
-        CatalogError: where there are no tiles, or tiles without label; all are named.
+        CatalogError: if there are no tiles, or tiles without label; all are named.
     """
     pattern = re.compile(rf"({'|'.join(INRIA_CITIES)})(\d+)\.tif")
     for folder in (root / name for name in _INRIA_FOLDERS):
@@ -68,7 +68,7 @@ def inria_splits(root: Path) -> Splits:
             pairs = _with_labels({name: (tiles[name], folder / "gt" / name) for name in names})
             numbers = {name: int(match[2]) for name in names if (match := pattern.fullmatch(name))}
             val = [name for name in names if numbers[name] in INRIA_VALIDATION_TILES]
-            return _chosen(pairs, {"train": [name for name in names if name not in val], "val": val, "test": []})
+            return _splits(pairs, {"train": [name for name in names if name not in val], "val": val, "test": []})
     raise CatalogError(
         f"{root}: has no AerialImageDataset/train/images with tiles such as austin1.tif; give the folder that the "
         "data set lies in"
@@ -85,52 +85,52 @@ def _with_labels(files: Mapping[str, tuple[Path, Path]]) -> dict[str, Pair]:
 def seeded_split(pairs: Mapping[str, Pair], shares: Mapping[str, float], seed: int) -> Splits:
     """Divide scenes among the splits in given proportions.
 
-    A scene's place follows from a hash of the seed and its name, so it is the same on every machine and version.
+    A hash of the seed and its name decides a scene's split, so it is the same on every machine and version.
 
     Args:
         pairs: scenes by name.
         shares: weights of train, val and test; one that is absent gets nothing. Every other gets at least one
-            scene where there are enough.
+            scene if there are enough.
         seed: decides the division.
     """
     ranked = sorted(pairs, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    wanted: list[Split] = [split for split in SPLITS if shares.get(split)]
-    whole = sum(Fraction(shares[split]) for split in wanted)
-    counts = {split: round(len(ranked) * Fraction(shares[split]) / whole) for split in wanted[1:]}
-    counts = {split: max(1, count) if len(ranked) >= len(wanted) else count for split, count in counts.items()}
-    chosen: dict[Split, list[str]] = {}
+    used: list[Split] = [split for split in SPLITS if shares.get(split)]
+    whole = sum(Fraction(shares[split]) for split in used)
+    counts = {split: round(len(ranked) * Fraction(shares[split]) / whole) for split in used[1:]}
+    counts = {split: max(1, count) if len(ranked) >= len(used) else count for split, count in counts.items()}
+    names_of: dict[Split, list[str]] = {}
     for split, count in counts.items():
-        chosen[split], ranked = ranked[:count], ranked[count:]
-    chosen[wanted[0]] = ranked
-    return _chosen(pairs, {split: sorted(names, key=natural_key) for split, names in chosen.items()})
+        names_of[split], ranked = ranked[:count], ranked[count:]
+    names_of[used[0]] = ranked
+    return _splits(pairs, {split: sorted(names, key=natural_key) for split, names in names_of.items()})
 
 
 def listed_split(pairs: Mapping[str, Pair], lists: Sequence[Path]) -> Splits:
-    """Divide scenes as three text files say: one id (or image name) a line.
+    """Divide scenes by three text files with one id (or image name) a line.
 
     Args:
         pairs: scenes by id.
         lists: one folder with train.txt, val.txt and test.txt, or these three files in this order.
 
     Raises:
-        CatalogError: where a list cannot be read, names an unknown scene, or shares one with another list.
+        CatalogError: if a list cannot be read, names an unknown scene, or shares one with another list.
     """
     if len(lists) == 1 and lists[0].is_dir():
         lists = [lists[0] / f"{split}.txt" for split in SPLITS]
     if len(lists) != len(SPLITS):
         raise CatalogError(f"{len(lists)} split lists given; give a folder, or the lists of train, val and test")
     problems: list[str] = []
-    chosen: dict[Split, list[str]] = {}
+    names_of: dict[Split, list[str]] = {}
     first: dict[str, Path] = {}
     for split, path in zip(SPLITS, lists, strict=True):
-        chosen[split] = _read_ids(path, problems)
-        for name in chosen[split]:
+        names_of[split] = _read_ids(path, problems)
+        for name in names_of[split]:
             if name not in pairs:
                 problems.append(f"{path}: {name} is no scene of the data set")
             if first.setdefault(name, path) != path:
                 problems.append(f"{path}: {name} is in {first[name].name} too; a scene belongs to one split")
     raise_problems(problems)
-    return _chosen(pairs, chosen)
+    return _splits(pairs, names_of)
 
 
 def _read_ids(path: Path, problems: list[str]) -> list[str]:
@@ -142,6 +142,6 @@ def _read_ids(path: Path, problems: list[str]) -> list[str]:
     return list(dict.fromkeys(re.sub(r"(_sat|_mask)?(\.\w+)?$", "", line) for line in lines))
 
 
-def _chosen(pairs: Mapping[str, Pair], names: Mapping[Split, Sequence[str]]) -> Splits:
+def _splits(pairs: Mapping[str, Pair], names: Mapping[Split, Sequence[str]]) -> Splits:
     train, val, test = (tuple(pairs[name] for name in names.get(split, ())) for split in SPLITS)
     return Splits(train=train, val=val, test=test)

@@ -1,4 +1,4 @@
-"""Read a catalog: every problem of the file is found before one error tells them all."""
+"""Read a catalog: one error lists every problem of the file."""
 
 from __future__ import annotations
 
@@ -89,18 +89,18 @@ def _catalog(top: Entry, path: Path) -> Catalog:
 
 def _classes(entry: Entry) -> list[_ClassEntry]:
     items = entry.items()
-    found = [c for item in items if (c := _class(item)) is not None]
+    classes = [c for item in items if (c := _class(item)) is not None]
     for attribute in ("id", "name"):
-        counted = Counter(getattr(c.land_class, attribute) for c in found)
+        counted = Counter(getattr(c.land_class, attribute) for c in classes)
         for value, count in counted.items():
             if count > 1:
-                last = [c for c in found if getattr(c.land_class, attribute) == value][-1]
+                last = [c for c in classes if getattr(c.land_class, attribute) == value][-1]
                 last.entry.wrong(f"{attribute} {value!r} is given to {count} classes; it must tell them apart")
-    if entry.is_list and sum(not c.ignore for c in found) + len(items) - len(found) < 2:
+    if entry.is_list and sum(not c.ignore for c in classes) + len(items) - len(classes) < 2:
         entry.wrong("has fewer than two classes to learn; a map needs two or more")
-    if found and not any(c.in_mean for c in found if not c.ignore):
+    if classes and not any(c.in_mean for c in classes if not c.ignore):
         entry.wrong("leaves every class out of the mean; at least one must count")
-    return found
+    return classes
 
 
 def _class(entry: Entry) -> _ClassEntry | None:
@@ -155,10 +155,10 @@ def _labels(entry: Entry, classes: Sequence[_ClassEntry]) -> LabelEncoding:
     encoding = read_field(fields, "encoding", partial(Entry.choice, choices=encodings), None)
     if encoding is None:
         return LabelEncoding("index")
-    wanted = {"values": ("index", "vector"), "column": ("vector",), "layer": ("vector",), "background": ("vector",)}
-    for key in fields.keys() & wanted.keys():
-        if encoding not in wanted[key]:
-            fields.pop(key).wrong(f"is for {' and '.join(wanted[key])} labels, not for {encoding}")
+    encodings_of = {"values": ("index", "vector")} | dict.fromkeys(("column", "layer", "background"), ("vector",))
+    for key in fields.keys() & encodings_of.keys():
+        if encoding not in encodings_of[key]:
+            fields.pop(key).wrong(f"is for {' and '.join(encodings_of[key])} labels, not for {encoding}")
     if encoding == "vector" and "column" not in fields:
         entry.wrong("lacks the key column; name the attribute of the polygons that holds their class")
     ids = [c.land_class.id for c in classes]
@@ -192,13 +192,13 @@ def _class_id(entry: Entry, ids: Sequence[int]) -> int | None:
 
 
 def _values(entry: Entry, ids: Sequence[int]) -> tuple[tuple[LabelValue, int], ...]:
-    found: list[tuple[LabelValue, int]] = []
+    meanings: list[tuple[LabelValue, int]] = []
     for value, target in entry.pairs():
         if isinstance(value, bool) or not isinstance(value, int | str):
             target.wrong(f"{value!r} is neither a whole number nor text; put it in quotes")
             continue
-        found.append((value, _class_id(target, ids) or 0))
-    return tuple(found)
+        meanings.append((value, _class_id(target, ids) or 0))
+    return tuple(meanings)
 
 
 def _ignore(entry: Entry, labels: LabelEncoding, classes: Sequence[_ClassEntry]) -> tuple[LabelValue, ...]:
@@ -207,15 +207,15 @@ def _ignore(entry: Entry, labels: LabelEncoding, classes: Sequence[_ClassEntry])
         return ()
     learned = {value for value, _ in labels.values} if labels.values else {c.land_class.id for c in classes}
     learned = {0, 255} if labels.encoding == "binary" else learned
-    found: list[LabelValue] = []
+    values: list[LabelValue] = []
     for item in entry.items():
         as_text = labels.encoding == "vector" and isinstance(item.node.value, str)
         value = item.text() if as_text else item.whole()
         if value is not None and value in learned:
             item.wrong(f"{value!r} is the label value of a class; give that class `ignore: true` instead")
         elif value is not None:
-            found.append(value)
-    return tuple(found)
+            values.append(value)
+    return tuple(values)
 
 
 def _splits(entry: Entry, root: str, labels: LabelEncoding) -> dict[str, Any]:
@@ -224,11 +224,11 @@ def _splits(entry: Entry, root: str, labels: LabelEncoding) -> dict[str, Any]:
         for item in value.items() if value.is_list else [] if value.is_null else [value]:
             placed += (((split, item), pair) for pair in _pairs(item, root, labels))  # type: ignore[misc]
     for pair, (_, item), (other_split, other) in clashes(placed):
-        item.wrong(f"{pair.image} is in {other_split} too (line {other.node.line}); {_CURE}")
+        item.wrong(f"{pair.image} is in {other_split} too (line {other.node.line}); {_ADVICE}")
     return {split: tuple(pair for (own, _), pair in placed if own == split) for split in SPLITS}
 
 
-_CURE = "keep it in one split, or give both disjoint windows"
+_ADVICE = "keep it in one split, or give both disjoint windows"
 
 
 def _pairs(entry: Entry, root: str, labels: LabelEncoding) -> list[Pair]:

@@ -1,4 +1,4 @@
-"""What a catalog says, as frozen records."""
+"""The content of a catalog, as frozen records."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from glraster.errors import CatalogError
 from glraster.names import is_path
 
 Encoding = Literal["index", "rgb", "binary", "vector"]
-"""How a label tells classes: by value, by colour, by 0 and 255, or by polygons with a class column."""
+"""How a label encodes classes: by value, by colour, by 0 and 255, or by polygons with a class column."""
 
 Split = Literal["train", "val", "test"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 IGNORE = NODATA
-"""Class index of a pixel that teaches nothing and is not judged."""
+"""Class index of a pixel that is neither trained on nor scored."""
 
 LabelValue = int | str
-"""What stands in a label: a pixel's value, or the text in a polygon's class column."""
+"""A value of a label: a pixel's value, or the text in a polygon's class column."""
 
 
 @dataclass(frozen=True)
 class LabelEncoding:
     """What label values mean.
 
-    `values` maps label values to class ids where they differ (index, vector); `column` and `layer` say where a
+    `values` maps label values to class ids if they differ (index, vector); `column` and `layer` say where a
     vector label keeps its classes, and `background` is the class id outside its polygons (None: ignored).
     """
 
@@ -48,7 +48,7 @@ class LabelEncoding:
 class Pair:
     """An image and its label, both names that GDAL opens.
 
-    `window` is (row, column, height, width) in pixels of the image where only this part of the scene is meant.
+    `window` is (row, column, height, width) in pixels of the image if only this part of the scene is used.
     """
 
     image: str
@@ -100,16 +100,16 @@ class Catalog:
 
     @cached_property
     def content_hash(self) -> str:
-        """What tells this catalog from another: 16 hex digits over its content, file names and file sizes.
+        """Identifies the catalog: 16 hex digits over its content, file names and file sizes.
 
         Names count from `root`, so that a data set keeps its hash on another machine.
         """
-        said = {key: value for key, value in asdict(self).items() if key not in ("root", "source", *SPLITS)}
+        settings = {key: value for key, value in asdict(self).items() if key not in ("root", "source", *SPLITS)}
         files = {
             split: [[self._file(pair.image), self._file(pair.label), pair.window] for pair in pairs]
             for split, pairs in self.splits.items()
         }
-        text = json.dumps({**said, **files}, sort_keys=True)
+        text = json.dumps({**settings, **files}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _file(self, name: str) -> tuple[str, int | None]:
@@ -119,7 +119,7 @@ class Catalog:
         return Path(os.path.relpath(name, self.root or ".")).as_posix(), size
 
     def label_meanings(self) -> dict[LabelValue, int]:
-        """The class index of every label value that has a meaning, `IGNORE` where it is to be ignored.
+        """The class index of every label value that has a meaning, `IGNORE` if it is to be ignored.
 
         The values of an rgb label are its `color_code`s. Vector labels may say ids or names.
         """

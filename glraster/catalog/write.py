@@ -18,7 +18,7 @@ from glraster.names import is_path
 def write_catalog(catalog: Catalog, path: str | Path, *, overwrite: bool = False) -> None:
     """Write a catalog; the file appears whole or not at all.
 
-    Files below the catalog's root are named relative to it, and the root relative to the file where it lies below
+    Files below the catalog's root are named relative to it, and the root relative to the file if it lies below
     that: so a folder that holds its catalog can be moved. Globs are written out.
 
     Args:
@@ -53,7 +53,7 @@ def _document(catalog: Catalog, folder: str) -> dict[str, Any]:
     # nothing escapes a reference to the environment, so a root that looks like one cannot be written
     root = "/" if "${" in root else root
     labels = catalog.labels
-    said: dict[str, Any] = {
+    document: dict[str, Any] = {
         "name": catalog.name,
         "licence": catalog.licence,
         "root": None if root == folder else _below(root, folder),
@@ -71,30 +71,30 @@ def _document(catalog: Catalog, folder: str) -> dict[str, Any]:
         },
         "splits": {name: [_pair(pair, root) for pair in pairs] for name, pairs in catalog.splits.items()},
     }
-    for mapping in (said["labels"], said["splits"], said):
+    for mapping in (document["labels"], document["splits"], document):
         for key in [key for key, value in mapping.items() if value is None or value in ([], {})]:
             del mapping[key]
-    return said
+    return document
 
 
 def _class(land_class: LandClass, catalog: Catalog) -> dict[str, Any]:
-    said: dict[str, Any] = {"id": land_class.id, "name": land_class.name, "color": list(land_class.color)}
+    entry: dict[str, Any] = {"id": land_class.id, "name": land_class.name, "color": list(land_class.color)}
     if land_class in catalog.ignored:
-        said["ignore"] = True
+        entry["ignore"] = True
     if land_class.id in catalog.left_out_of_mean:
-        said["in_mean"] = False
-    return said
+        entry["in_mean"] = False
+    return entry
 
 
 def _pair(pair: Pair, root: str) -> dict[str, Any]:
-    said: dict[str, Any] = {"image": _below(pair.image, root), "label": _below(pair.label, root)}
+    entry: dict[str, Any] = {"image": _below(pair.image, root), "label": _below(pair.label, root)}
     if pair.window is not None:
-        said["window"] = list(pair.window)
-    return said
+        entry["window"] = list(pair.window)
+    return entry
 
 
 def _below(name: str, folder: str) -> str:
-    """A name relative to the folder where it lies below it, as it is otherwise."""
+    """A name relative to the folder if it lies below it, else as it is."""
     if not is_path(name) or not Path(name).is_relative_to(folder):
         return name
     return Path(name).relative_to(folder).as_posix()

@@ -19,7 +19,7 @@ Z_95 = 1.96
 
 @dataclass(frozen=True)
 class Estimates:
-    """One value per class with half the width of its 95 % interval; NaN where the sample does not tell."""
+    """One value per class with half the width of its 95 % interval; NaN if the sample cannot estimate it."""
 
     values: FloatArray
     margins: FloatArray
@@ -27,7 +27,7 @@ class Estimates:
 
 @dataclass(frozen=True)
 class AreaAssessment:
-    """What a sample of points says of a map.
+    """What a sample of points shows of a map.
 
     `area` is in the unit of the mapped areas; `users` and `producers` are accuracies, 0 to 1; `overall` and
     `overall_margin` the share of the area that is mapped right and half the width of its 95 % interval. `proportions`
@@ -52,7 +52,7 @@ def assess_area(sample: npt.NDArray[np.int64], mapped: npt.NDArray[np.float64]) 
         mapped: area that the map gives to every class, in any unit.
 
     Raises:
-        ValueError: where a class that the map has was sampled by fewer than two points: it has no variance.
+        ValueError: if a mapped class was sampled by fewer than two points: it has no variance.
     """
     points = sample.sum(axis=1)
     thin = np.flatnonzero((mapped > 0) & (points < 2))

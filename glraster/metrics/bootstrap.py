@@ -1,4 +1,4 @@
-"""Confidence intervals by drawing scenes again and again."""
+"""Confidence intervals by the bootstrap over scenes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENOUGH = 0.5
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a score lies with 95 % confidence."""
+    """The 95 % confidence interval of a score."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ def scene_intervals(
 ) -> list[Interval | None]:
     """Percentile intervals of scores, drawing as many scenes as there are with replacement, 2000 times.
 
-    Pixels of one scene depend on each other; scenes do less. So scenes are drawn, not pixels.
+    Scenes are drawn instead of pixels, because pixels of one scene depend on each other far more than scenes do.
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
 
     Args:
@@ -37,7 +37,7 @@ def scene_intervals(
         seed: decides the draws.
 
     Returns:
-        An interval for every score; None where there are fewer than two scenes, or where less than half of the draws
+        An interval for every score; None if there are fewer than two scenes, or if less than half of the draws
         have the score.
     """
     rng = np.random.default_rng(seed)

@@ -22,7 +22,18 @@ _NONE = 255
 
 @dataclass(frozen=True)
 class Reach:
-    """Which pixels are near: `half_widths[i]` columns to either side, i rows up or down."""
+    """Which pixels are near: `half_widths[i]` columns to either side, i rows up or down.
+
+    A tolerance of 3 px gives (3, 2, 2, 0):
+
+        . . . # . . .   3 rows up: 0 columns to either side
+        . # # # # # .
+        . # # # # # .
+        # # # o # # #   the pixel's own row: 3 columns
+        . # # # # # .
+        . # # # # # .
+        . . . # . . .
+    """
 
     half_widths: tuple[int, ...]
 
@@ -59,7 +70,7 @@ def boundary_counts(
 ) -> BoundaryCounts:
     """Count the boundary pixels inside a part of a block.
 
-    A pixel is on the boundary of its class where one of its four neighbours has another class. Pixels without a class
+    A pixel is on the boundary of its class if one of its four neighbours has another class. Pixels without a class
     in either raster are left out of both, and make no boundary.
 
     Args:
@@ -75,14 +86,14 @@ def boundary_counts(
     known = (truth < classes) & (prediction < classes)
     edges = [np.where(known, values, _NONE) for values in (truth, prediction)]
     edges = [np.where(_on_boundary(values), values, _NONE) for values in edges]
-    found = np.zeros((classes, 4), np.int64)
+    counts = np.zeros((classes, 4), np.int64)
     for c in np.unique(np.stack(edges)[:, *inner]):
         if c != _NONE:
             true, predicted = (values == c for values in edges)
             for column, (own, other) in zip((0, 2), ((predicted, true), (true, predicted)), strict=True):
-                found[c, column] = own[inner].sum()
-                found[c, column + 1] = (own & _dilate(other, near))[inner].sum()
-    return BoundaryCounts(found)
+                counts[c, column] = own[inner].sum()
+                counts[c, column + 1] = (own & _dilate(other, near))[inner].sum()
+    return BoundaryCounts(counts)
 
 
 def class_boundary_f1(counts: BoundaryCounts) -> Scores:
@@ -110,17 +121,21 @@ def _on_boundary(values: IndexArray) -> BoolArray:
 
 
 def _dilate(mask: BoolArray, near: Reach) -> BoolArray:
-    """Pixels that have one of the mask's within reach."""
+    """Pixels that have one of the mask's within reach.
+
+    A row has one within half a width if the running sum of the mask differs between the two ends of that span. The
+    result for rows at distance i is that span's, shifted i rows up and down.
+    """
     if not mask.any():
         return mask
     height, width = mask.shape
     widest = max(near.half_widths)
     sums = np.zeros((height, width + 2 * widest + 1), np.int32)
     np.cumsum(np.pad(mask, ((0, 0), (widest, widest))), axis=1, out=sums[:, 1:])
-    found = np.zeros_like(mask)
+    dilated = np.zeros_like(mask)
     for i, half in enumerate(near.half_widths[:height]):
         first, last = widest - half, widest + half + 1
         wide = sums[:, last : last + width] > sums[:, first : first + width]
-        found[i:] |= wide[: height - i]
-        found[: height - i] |= wide[i:]
-    return found
+        dilated[i:] |= wide[: height - i]
+        dilated[: height - i] |= wide[i:]
+    return dilated

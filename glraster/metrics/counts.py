@@ -1,6 +1,6 @@
 """Confusion matrices, and the scores of classes that follow from them.
 
-Every score is NaN where it has no meaning: the recall of a class that the truth does not have, for example.
+Every score is NaN if it is undefined: the recall of a class that the truth does not have, for example.
 Sources: Everingham et al. 2010, The Pascal VOC Challenge (IoU); Long, Shelhamer and Darrell 2015, Fully Convolutional
 Networks (frequency-weighted IoU); van Rijsbergen 1979 (F1).
 """
@@ -16,7 +16,7 @@ Confusion = npt.NDArray[np.int64]
 """Pixel counts (classes, classes): rows are true classes, columns predicted ones."""
 
 Scores = npt.NDArray[np.float64]
-"""One score for every class, NaN where it has no meaning."""
+"""One score for every class, NaN if it is undefined."""
 
 
 def confusion(truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: int) -> Confusion:
@@ -33,10 +33,10 @@ def class_iou(counts: Confusion) -> Scores:
 
 
 def mean_iou(counts: Confusion, in_mean: Sequence[bool] | None = None) -> float:
-    """Mean of `class_iou` over the classes that occur and, where given, count in the mean; NaN where none does."""
+    """Mean of `class_iou` over the classes that occur and that `in_mean` counts; NaN if there is none."""
     scores = class_iou(counts)
-    chosen = scores[np.isfinite(scores) & (True if in_mean is None else np.asarray(in_mean))]
-    return float(chosen.mean()) if chosen.size else float("nan")
+    counted = scores[np.isfinite(scores) & (True if in_mean is None else np.asarray(in_mean))]
+    return float(counted.mean()) if counted.size else float("nan")
 
 
 def class_precision(counts: Confusion) -> Scores:

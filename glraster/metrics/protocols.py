@@ -85,5 +85,5 @@ def inria_scores(counts: Sequence[Confusion], scenes: Sequence[str], building: i
 
 def city_of(scene: str) -> str:
     """The city that a scene's name begins with: all before the first number."""
-    found = re.match(r"\D+(?=\d)", scene)
-    return found.group().rstrip("-_") if found else scene
+    city = re.match(r"\D+(?=\d)", scene)
+    return city.group().rstrip("-_") if city else scene

@@ -1,4 +1,4 @@
-"""What an evaluation found, as frozen records that become JSON."""
+"""The results of an evaluation, as frozen records that become JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glraster.metrics.protocols import DeepGlobeScores, InriaScores
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How well one class is mapped; a score is None where it has no meaning. Pixels are judged ones."""
+    """How well one class is mapped; a score is None if it is undefined. Only judged pixels count."""
 
     id: int
     name: str
@@ -66,7 +66,7 @@ class Evaluation:
 
     `confusion` (classes, classes) has true classes as rows. `ignored_pixels` have no truth, `unmapped_pixels` have a
     truth but no class in the map; neither counts in a score. `boundary_tolerance` is in words. Intervals are None
-    where there are fewer than two scenes. `worst` are the tiles with the lowest accuracy.
+    if there are fewer than two scenes. `worst` are the tiles with the lowest accuracy.
     """
 
     prediction: str
@@ -92,9 +92,9 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
-        found = _plain(asdict(self))
-        assert isinstance(found, dict)
-        return found
+        fields = _plain(asdict(self))
+        assert isinstance(fields, dict)
+        return fields
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ class PointEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
-        found = _plain(asdict(self))
-        assert isinstance(found, dict)
-        return found
+        fields = _plain(asdict(self))
+        assert isinstance(fields, dict)
+        return fields
 
 
 def known(score: float) -> float | None:

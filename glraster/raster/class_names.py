@@ -213,14 +213,14 @@ def _rows(columns: Sequence[_Column], cells: Iterable[list[str]], values: range 
 
 
 def _place(columns: Sequence[_Column], usage: int, names: Sequence[str]) -> int | None:
-    """The column of a use; one that GDAL says is for it before one that is only called so."""
-    said = [i for i, column in enumerate(columns) if column.usage == usage]
-    called = sorted(
+    """The column for a usage: the first that GDAL declares for it, else the first with one of the names, in order."""
+    declared = [i for i, column in enumerate(columns) if column.usage == usage]
+    by_name = sorted(
         (names.index(column.name.strip().lower()), i)
         for i, column in enumerate(columns)
         if column.name.strip().lower() in names
     )
-    return said[0] if said else called[0][1] if called else None
+    return declared[0] if declared else by_name[0][1] if by_name else None
 
 
 def _whole(text: str | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Where pixels lie on the ground: their size in metres, their area, and the pixels inside given bounds."""
+"""Pixels on the ground: their size in metres, their area, and the pixels inside given bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from glraster.raster.grid import Window
 
 _SEMI_MAJOR_M = 6378137.0
 _FLATTENING = 1 / 298.257223563
-_WGS84 = CRS.from_epsg(4326)
+_WGS84 = "EPSG:4326"  # as text: importing this module must not need a PROJ database
 
 
 def pixel_vectors_m(crs: CRS | None, transform: Affine, row: float, column: float) -> npt.NDArray[np.float64] | None:
@@ -27,7 +27,7 @@ def pixel_vectors_m(crs: CRS | None, transform: Affine, row: float, column: floa
     EPSG:3857. Source: radii of curvature, Snyder 1987, Map Projections, eq. 4-18 to 4-20.
 
     Returns:
-        (2, 2): row step, column step; None where the raster has no CRS, or one that is not on the Earth.
+        (2, 2): row step, column step; None if the raster has no CRS, or one that is not on the Earth.
     """
     if crs is None or not (crs.is_geographic or crs.is_projected):
         return None
@@ -48,7 +48,7 @@ def pixel_vectors_m(crs: CRS | None, transform: Affine, row: float, column: floa
 
 
 def gsd_m(crs: CRS | None, transform: Affine, height: int, width: int) -> tuple[float, float] | None:
-    """Ground sample distance in metres of rows and columns at the raster's centre; None where unknown."""
+    """Ground sample distance in metres of rows and columns at the raster's centre; None if unknown."""
     vectors = pixel_vectors_m(crs, transform, height / 2, width / 2)
     if vectors is None:
         return None
@@ -57,7 +57,7 @@ def gsd_m(crs: CRS | None, transform: Affine, height: int, width: int) -> tuple[
 
 
 def pixel_area_m2(crs: CRS | None, transform: Affine, row: float, column: float) -> float | None:
-    """Ground area in square metres of one pixel at a place; None where the CRS tells no metres."""
+    """Ground area in square metres of the pixel at a row and column; None if the CRS has no metres."""
     vectors = pixel_vectors_m(crs, transform, row, column)
     return None if vectors is None else abs(float(np.linalg.det(vectors)))
 
@@ -66,18 +66,18 @@ def bounds_window(bounds: tuple[float, float, float, float], transform: Affine, 
     """The whole pixels of a raster that `bounds` (left, bottom, right, top in its CRS) touch.
 
     Raises:
-        SceneError: where the bounds are empty or miss the raster.
+        SceneError: if the bounds are empty or miss the raster.
     """
     left, bottom, right, top = bounds
     if not (left < right and bottom < top and all(map(math.isfinite, bounds))):
         raise SceneError(f"bounds {bounds} are empty; give LEFT BOTTOM RIGHT TOP with left < right, bottom < top")
     corners = [~transform @ corner for corner in ((left, top), (left, bottom), (right, top), (right, bottom))]
     columns, rows = [c for c, _ in corners], [r for _, r in corners]
-    # Bounds copied from a file carry rounding noise: a thousandth of a pixel is not meant.
+    # Bounds copied from a file carry rounding noise. Less than a thousandth of a pixel does not touch it.
     first_row, first_column = math.floor(min(rows) + 1e-3), math.floor(min(columns) + 1e-3)
     last_row, last_column = math.ceil(max(rows) - 1e-3), math.ceil(max(columns) - 1e-3)
-    asked = Window(first_row, first_column, max(1, last_row - first_row), max(1, last_column - first_column))
-    inside = asked.intersection(Window(0, 0, height, width))
+    window = Window(first_row, first_column, max(1, last_row - first_row), max(1, last_column - first_column))
+    inside = window.intersection(Window(0, 0, height, width))
     if inside is None:
         raise SceneError(
             f"bounds {bounds} lie outside the scene, which covers {raster_bounds(transform, height, width)}"
@@ -86,7 +86,7 @@ def bounds_window(bounds: tuple[float, float, float, float], transform: Affine, 
 
 
 def raster_bounds(transform: Affine, height: int, width: int) -> tuple[float, float, float, float]:
-    """(left, bottom, right, top) of a raster's four corners, also where it is rotated or south-up."""
+    """(left, bottom, right, top) of a raster's four corners, also if it is rotated or south-up."""
     corners = [transform @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     return min(xs), min(ys), max(xs), max(ys)

@@ -1,8 +1,12 @@
 """Pixel geometry of context windows and tiles: pure integer maths, no I/O.
 
-Three grids appear. The *scene grid* is the file's own. The *working grid* is the scene at the model's ground
-sample distance; windows and tiles live there, at multiples of `STRIDE` pixels. The *cell grid* has one cell for
-every `STRIDE` x `STRIDE` working pixels; logits live there.
+Three grids cover the same extent:
+
+    scene grid    |..|..|..|..|..|..|..|..|..|..|..|..|..|..|..|..|    the file's own pixels
+    working grid  |...|...|...|...|...|...|...|...|...|...|...|...|    the scene at the model's ground sample distance
+    cell grid     |...............|...............|...............|    `STRIDE` x `STRIDE` working pixels per cell
+
+Windows and tiles lie on the working grid, at multiples of `STRIDE` pixels; logits lie on the cell grid.
 """
 
 from __future__ import annotations
@@ -21,10 +25,10 @@ STRIDE = 4
 """Working pixels per cell and axis: the resolution of the network's logits."""
 
 ONE_CONTEXT = 1.5
-"""A side up to this many contexts is looked at in one window."""
+"""A side up to this many contexts is covered by one window."""
 
 MOST_WINDOWS = 2**24
-"""Context windows of one run, at most: their list takes 1 GiB. With a context of 2448 px that is 77 terapixels."""
+"""Most context windows of one run: their list takes 1 GiB. With a context of 2448 px that is 77 terapixels."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -51,7 +55,7 @@ class Window:
         return self.height * self.width
 
     def intersection(self, other: Window) -> Window | None:
-        """The rectangle that both share, or None where they share no pixel."""
+        """The rectangle that both share, or None if they share no pixel."""
         top, left = max(self.top, other.top), max(self.left, other.left)
         bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
         if bottom <= top or right <= left:
@@ -69,7 +73,13 @@ class Window:
 class Axis:
     """How equal pieces cover one side: their `offsets`, their `length`, the `side` they cover, all in pixels.
 
-    Offsets ascend from 0 to `side - length`; neighbouring pieces overlap or touch.
+    Offsets ascend from 0 to `side - length`; neighbouring pieces overlap or touch:
+
+        side      |--------------------------------|
+        piece 0   |-- length --|
+        piece 1             |-- length --|
+        piece 2                       |-- length --|
+        offsets   ^         ^         ^
     """
 
     side: int
@@ -78,10 +88,16 @@ class Axis:
 
     @cached_property
     def weights(self) -> tuple[FloatArray, ...]:
-        """Blend weights of every piece per cell; at each cell of the side they sum to one.
+        r"""Blend weights of every piece per cell; at each cell of the side they sum to one.
 
         Raised-cosine ramps over the overlap: the rim of a piece, where the network saw padding instead of
         surroundings, counts least. Array i has `length / STRIDE` values.
+
+            1 |--------.      .------------.      .--------
+              |         \    /              \    /
+              |          \  /                \  /
+            0 |           ''                  ''
+              | piece 0  |ramp|   piece 1    |ramp| piece 2
         """
         cells = self.length // STRIDE
         step = max(np.diff(self.offsets), default=self.length) // STRIDE
@@ -100,7 +116,7 @@ def round_up(value: int, multiple: int = STRIDE) -> int:
 
 
 def usual_overlap(tile: int) -> int:
-    """Overlap of tiles where none is asked for: 64 px, or a quarter of a small tile."""
+    """Default overlap of tiles: 64 px, or a quarter of a small tile."""
     return min(64, tile // (4 * STRIDE) * STRIDE)
 
 
@@ -110,7 +126,7 @@ def even_axis(side: int, length: int, overlap: int) -> Axis:
     All three are multiples of `STRIDE` and so is every offset.
 
     Raises:
-        ValueError: where the pieces cannot cover the side.
+        ValueError: if the pieces cannot cover the side.
     """
     if any(value % STRIDE for value in (side, length, overlap)):
         raise ValueError(f"side {side}, length {length} and overlap {overlap} must be multiples of {STRIDE}")
@@ -167,7 +183,7 @@ class WindowGrid:
         """(row, column) of each window that shares a pixel with `area`, row by row.
 
         Raises:
-            SceneError: where they are more than `MOST_WINDOWS`.
+            SceneError: if they are more than `MOST_WINDOWS`.
         """
         rows = _touching(self.rows, area.top, area.bottom)
         columns = _touching(self.columns, area.left, area.right)
@@ -196,13 +212,20 @@ class WorkingAxis:
         return self.scene / self.working
 
     def to_working(self, start: int, stop: int) -> tuple[int, int]:
-        """The working pixels that scene pixels [start, stop) need, a cell of surroundings for resizing included."""
+        """The working pixels that scene pixels [start, stop) need, with a cell on either side for bilinear resizing."""
         first = math.floor(start / self.scale) - STRIDE
         last = math.ceil(stop / self.scale) + STRIDE
         return max(0, first), min(self.working, last)
 
     def cell_positions(self, start: int, stop: int) -> npt.NDArray[np.float64]:
-        """Where the centres of scene pixels [start, stop) lie on the cell grid, whose cell i has its centre at i."""
+        """Where the centres of scene pixels [start, stop) lie on the cell grid, whose cell i has its centre at i.
+
+        With a scale of 1 and cells of 4 pixels:
+
+            scene pixel    |  0  |  1  |  2  |  3  |  4  |  5  |  6  |  7  |
+            cell position   -3/8  -1/8   1/8   3/8   5/8   7/8   9/8  11/8
+            cell           |           0           |           1           |
+        """
         centres = np.arange(start, stop, dtype=np.float64) + 0.5
         return np.asarray(centres / (self.scale * STRIDE) - 0.5)
 

@@ -31,17 +31,17 @@ GSD_TOLERANCE = 0.1
 """A scene whose GSD differs from the model's by no more than this share is read in its own pixels."""
 
 FINEST = 100
-"""Working pixels along one scene pixel, at most: finer ones show nothing and fill memory and disk."""
+"""Most working pixels along one scene pixel: finer ones show nothing new and fill memory and disk."""
 
 _STRIPS_READ, _LARGEST_STRIPS = 2048, 4 * CACHE_BYTES
-"""Rows that a window needs, and the bytes of strips from which decoding them again and again is worth a word."""
+"""Rows that a window reads, and the bytes of their strips above which decoding them for every window gets a warning."""
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A linear map of scene values to the model's: `low` becomes 0, `high` becomes `top`; clipped beyond."""
+    """A linear map of scene values to the model's: `low` becomes 0, `high` becomes `top`, the rest is clipped."""
 
     low: float
     high: float
@@ -56,9 +56,9 @@ class Stretch:
 class Scene(OpenRaster):
     """An open scene: its own grid, its working grid, and windows of its pixels.
 
-    Use as a context manager. `files` are the local files it is made of; `indexes` are the 1-based bands that are read;
-    `grid` maps to working pixels; `stretch` is applied to the values where it is not None. Memory: one window, and
-    GDAL's block cache.
+    Use as a context manager. `files` are the local files it consists of; `indexes` are the 1-based bands that are read;
+    `grid` maps to working pixels; `stretch` is applied to the values unless it is None. Memory: one window, and GDAL's
+    block cache.
     """
 
     def __init__(self, path: str, indexes: Sequence[int] | None, bands: int, nodata: float | None = None) -> None:
@@ -133,7 +133,7 @@ class Scene(OpenRaster):
 
     @property
     def all_valid(self) -> bool:
-        """Whether every pixel is known to be valid without a look at it."""
+        """Whether every pixel is known to be valid without reading it."""
         flags = self._mask_flags()
         return not np.issubdtype(self.dtype, np.floating) and all(f == [MaskFlags.all_valid] for f in flags)
 
@@ -141,7 +141,7 @@ class Scene(OpenRaster):
         """Lay the working grid at `target_gsd_m`, unless the scene's GSD is within `GSD_TOLERANCE` of it.
 
         Raises:
-            SceneError: where the scene has no CRS that tells metres.
+            SceneError: if the scene has no CRS that tells metres, or pixels too coarse for it.
         """
         own = self.gsd_m
         if own is None:
@@ -159,7 +159,7 @@ class Scene(OpenRaster):
             self.grid = working_grid(*self.shape, scale)
 
     def identity(self) -> dict[str, object]:
-        """What tells this scene from another or from an edited one, as JSON values."""
+        """What changes if the scene is another one or was edited, as JSON values."""
         stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
         remote = {"remote": self.fetch(lambda: remote_state(self.name, self.dataset))} if self._remote else {}
         return {
@@ -178,14 +178,20 @@ class Scene(OpenRaster):
         """Read a window of the working grid.
 
         Args:
-            window: working pixels; it may reach beyond the scene, where no pixel is valid.
+            window: working pixels. It may reach beyond the scene, where no pixel is valid:
+
+                scene +---------------------+
+                      |        +------------|-----+
+                      |        |   inside   |     | window
+                      +--------|------------+     |
+                               +------------------+
 
         Returns:
-            image (bands, height, width) in the scene's dtype (float32 where stretched), invalid pixels filled with
-            the mean of the window's valid ones; valid (height, width).
+            image (bands, height, width) in the scene's dtype (float32 if stretched), invalid pixels filled with the
+            mean of the window's valid ones; valid (height, width).
 
         Raises:
-            SceneError: where the file cannot be read there.
+            SceneError: if the file cannot be read there.
         """
         inside = window.intersection(Window(0, 0, self.grid.rows.working, self.grid.columns.working))
         dtype = np.float32 if self.stretch else np.dtype(self.dtype)
@@ -230,14 +236,14 @@ class Scene(OpenRaster):
     def sample(self, side: int = 128, count: int = 8) -> npt.NDArray[Any]:
         """Valid values of every band from count x count small windows spread over the scene, (bands, n)."""
         height, width = min(side, self.shape[0]), min(side, self.shape[1])
-        found = []
+        samples = []
         for row in np.unique(np.linspace(0, self.shape[0] - height, count).astype(int)):
             for column in np.unique(np.linspace(0, self.shape[1] - width, count).astype(int)):
                 source = RasterioWindow(int(column), int(row), width, height)
                 pixels = self.read_bands(self.indexes, window=source)
                 valid = self._mask(source, (height, width)) & _finite(pixels)
-                found.append(pixels[:, valid])
-        return np.concatenate(found, axis=1)
+                samples.append(pixels[:, valid])
+        return np.concatenate(samples, axis=1)
 
     def overview(self, side: int = 2048) -> npt.NDArray[Any]:
         """Valid values of every band of the whole scene, shrunk to `side` pixels at most, (bands, n)."""
@@ -254,13 +260,13 @@ class Scene(OpenRaster):
         return self.fetch(lambda: [list(self.dataset.mask_flag_enums[i - 1]) for i in self.indexes])
 
     def _mask(self, source: RasterioWindow, shape: tuple[int, int]) -> BoolArray:
-        """GDAL's dataset mask: one for all bands, or valid where any of the bands is."""
+        """GDAL's dataset mask: the one for all bands, or valid if any of the bands is."""
         flags = self._mask_flags()
         if all(f == [MaskFlags.all_valid] for f in flags):
             return np.ones(shape, bool)
         shared = MaskFlags.per_dataset in flags[0]
         indexes = self.indexes[:1] if shared else self.indexes
-        # a pixel that averages over valid and invalid ones is valid: averaging leaves the invalid out
+        # a pixel that covers valid and invalid ones is valid: GDAL averages over the valid ones
         shrinks = source.height > shape[0] or source.width > shape[1]
         resampling = Resampling.average if shrinks else Resampling.nearest
         masks = self.read_masks(indexes, window=source, out_shape=(len(indexes), *shape), resampling=resampling)

@@ -32,10 +32,10 @@ BLOCK_PX = 512
 CLASSES_TAG = "GLRASTER_CLASSES"
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
-"""What rasterio raises; some of its functions let GDAL's own errors through."""
+"""What rasterio raises: its own errors, and those of GDAL that some of its functions let through."""
 
 _UNFINISHED = ("blocks.tif", "cog.tif", "names.xml")
-"""What a writer has in its staging folder: plain blocks, the finished COG, its side-car; GDAL may add endings."""
+"""The files of a writer in its staging folder: plain blocks, finished COG, side-car. GDAL may append endings."""
 
 COG_DEFAULTS = {
     "COMPRESS": "DEFLATE",
@@ -171,9 +171,9 @@ def check_creation_options(options: Sequence[tuple[str, str]]) -> None:
     """Try the creation options on a small mask, before hours of work depend on them.
 
     Raises:
-        UsageError: where GDAL's COG driver refuses or ignores them, or where they change grid or values.
+        UsageError: if GDAL's COG driver refuses or ignores them, or if they change grid or values.
     """
-    told = " ".join(f"--co {name}={value}" for name, value in options)
+    flags = " ".join(f"--co {name}={value}" for name, value in options)
     grid = {"crs": CRS.from_epsg(32633), "transform": Affine(1, 0, 500_000, 0, -1, 5_000_000)}
     values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     try:
@@ -187,23 +187,23 @@ def check_creation_options(options: Sequence[tuple[str, str]]) -> None:
             with cog.open() as written:
                 same = written.transform == grid["transform"] and np.array_equal(written.read(), values)
     except GDAL_ERRORS as error:
-        raise UsageError(f"GDAL refuses {told}: {error.__cause__ or error}") from error
+        raise UsageError(f"GDAL refuses {flags}: {error.__cause__ or error}") from error
     if warnings:
-        raise UsageError(f"GDAL refuses {told}: {warnings[0]}")
+        raise UsageError(f"GDAL refuses {flags}: {warnings[0]}")
     if not same:
-        raise UsageError(f"{told} would change the grid or the values of the map; leave it out")
+        raise UsageError(f"{flags} would change the grid or the values of the map; leave it out")
 
 
 @contextmanager
 def _gdal_warnings() -> Iterator[list[str]]:
-    """The warnings of GDAL, which rasterio logs."""
-    found: list[str] = []
+    """Collect GDAL's warnings, which rasterio logs."""
+    messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("rasterio._env")
     logger.addHandler(handler)
     try:
-        yield found
+        yield messages
     finally:
         logger.removeHandler(handler)
 

@@ -58,7 +58,7 @@ def test_bounds_take_every_pixel_they_touch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "told"),
+    ("bounds", "text"),
     [
         ((0, 0, 1, 1), "outside the scene, which covers"),
         ((500_001, 5_499_999, 500_001, 5_500_000), "are empty"),
@@ -66,6 +66,6 @@ def test_bounds_take_every_pixel_they_touch() -> None:
         ((math.nan, 5_499_990, 500_001, 5_499_995), "are empty"),
     ],
 )
-def test_useless_bounds_are_refused(bounds: tuple[float, float, float, float], told: str) -> None:
-    with pytest.raises(SceneError, match=told):
+def test_useless_bounds_are_refused(bounds: tuple[float, float, float, float], text: str) -> None:
+    with pytest.raises(SceneError, match=text):
         bounds_window(bounds, NORTH_UP, 100, 100)
