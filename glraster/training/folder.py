@@ -18,8 +18,7 @@ from glraster.files import Lock, replacing
 from glraster.model.checkpoint import save
 from glraster.model.glnet import GLNet
 from glraster.training.fit import Fit, StepReport
-from glraster.training.log import EventLog
-from glraster.training.picture import Seen, write_picture
+from glraster.training.log import EventLog, ScoredWindow, write_picture
 
 
 class RunFolder:
@@ -172,11 +171,11 @@ class RunFolder:
                 "with --resume"
             ) from error
 
-    def draw(self, stage: str, step: int, seen: Seen, spec: ModelSpec) -> None:
+    def draw(self, stage: str, step: int, window: ScoredWindow, spec: ModelSpec) -> None:
         """Write a picture of a validation."""
         path = self.path / f"{stage}_{step:06d}.png"
         with self._writing():
-            size = write_picture(path, seen, spec.classes, spec.scale)
+            size = write_picture(path, window, spec.classes, spec.scale)
             if self._events is not None:
                 self._events.add_picture(step, "validation", path, size)
 
@@ -194,7 +193,7 @@ class Bystander(RunFolder):
     def note_step(self, report: StepReport) -> None: ...
     def note_validation(self, record: Mapping[str, Any], classes: tuple[LandClass, ...]) -> None: ...
     def save(self, fit: Fit, *, best: bool) -> None: ...
-    def draw(self, stage: str, step: int, seen: Seen, spec: ModelSpec) -> None: ...
+    def draw(self, stage: str, step: int, window: ScoredWindow, spec: ModelSpec) -> None: ...
     def keep_model(self, model: GLNet, spec: ModelSpec, stage: str) -> None: ...
 
 

@@ -1,6 +1,6 @@
 """Score a network on labelled scenes, window by window.
 
-Scenes are read at the model's ground sample distance and scored there, and where windows overlap each keeps its half:
+Scenes are read and scored at the model's ground sample distance, and overlaps of windows are halved instead of blended:
 faster than the map of `segment`, and about as good.
 """
 
@@ -22,7 +22,7 @@ from glraster.raster.grid import Window, context_axis, usual_overlap
 from glraster.segmentation.device import choose_batch
 from glraster.segmentation.predict import Predictor, TileForm
 from glraster.training.ddp import ALONE, Team
-from glraster.training.picture import Seen
+from glraster.training.log import ScoredWindow
 
 _COMPARED = 8
 """Windows in which number formats are compared."""
@@ -35,12 +35,12 @@ def validate(
     pairs: Sequence[Pair],
     dtype: torch.dtype = torch.float32,
     team: Team = ALONE,
-) -> tuple[Confusion, Seen | None]:
+) -> tuple[Confusion, ScoredWindow | None]:
     """Score a network on pairs of a catalog.
 
     Args:
         model: the network; left in eval mode.
-        spec: what it is.
+        spec: its description.
         catalog: where the pairs come from.
         pairs: scenes with labels.
         dtype: number format of convolutions.
@@ -55,12 +55,12 @@ def validate(
     first, number = None, 0
     for pair in pairs:
         with open_pair(catalog, pair) as scene:
-            for window, kept in _windows(scene.area, spec):
+            for window, own_part in _windows(scene.area, spec):
                 number += 1
                 if (number - 1) % team.size == team.rank:
-                    seen = _look(predictor, scene, window, kept)
-                    total += confusion(seen.truth, seen.prediction, len(total))
-                    first = first or seen
+                    scored = _score(predictor, scene, window, own_part)
+                    total += confusion(scored.truth, scored.prediction, len(total))
+                    first = first or scored
     return team.sum(torch.from_numpy(total).to(predictor.device)).cpu().numpy(), first
 
 
@@ -69,9 +69,9 @@ def bfloat16_agreement(model: GLNet, spec: ModelSpec, catalog: Catalog, pairs: S
 
     Args:
         model: the network; left in eval mode.
-        spec: what it is.
+        spec: its description.
         catalog: where the pairs come from.
-        pairs: scenes, of which up to `_COMPARED` windows are looked at, of different scenes first.
+        pairs: scenes, of which up to `_COMPARED` windows are compared, from as many scenes as possible.
 
     Returns:
         0 to 1. Memory: two networks in their inference form and one window.
@@ -107,7 +107,7 @@ def _predictor(model: GLNet, spec: ModelSpec, dtype: torch.dtype, folded_as: tor
 
 
 def _windows(area: Window, spec: ModelSpec) -> Iterator[tuple[Window, tuple[slice, slice]]]:
-    """Windows that cover an area, and what to keep of each: where windows overlap, each keeps its half."""
+    """Windows that cover an area, and the part of each that no other one scores: overlaps are halved."""
     rows, columns = (context_axis(side, spec.context_px, spec.tile_px) for side in (area.height, area.width))
     for top, upper, lower in _halves(rows.offsets, rows.length):
         for left, before, after in _halves(columns.offsets, columns.length):
@@ -115,15 +115,15 @@ def _windows(area: Window, spec: ModelSpec) -> Iterator[tuple[Window, tuple[slic
             yield window, (slice(upper, lower), slice(before, after))
 
 
-def _look(predictor: Predictor, scene: LabelledScene, window: Window, kept: tuple[slice, slice]) -> Seen:
+def _score(predictor: Predictor, scene: LabelledScene, window: Window, own_part: tuple[slice, slice]) -> ScoredWindow:
     image, truth = scene.read(window)
     scores = torch.from_numpy(predictor.cell_scores(image))[None]
     best = F.interpolate(scores, truth.shape, mode="bilinear")[0].argmax(0).to(torch.uint8).numpy()
-    return Seen(image[:, *kept], truth[kept], best[kept])
+    return ScoredWindow(image[:, *own_part], truth[own_part], best[own_part])
 
 
 def _halves(offsets: tuple[int, ...], length: int) -> Iterator[tuple[int, int, int]]:
-    """Offset of every piece, and the part of it [start, stop) that ends half-way into the overlaps."""
+    """Offset of every window, and the part of it [start, stop) that ends half-way into the overlaps."""
     for i, offset in enumerate(offsets):
         start = (offsets[i - 1] + length - offset) // 2 if i else 0
         stop = (offset + length + offsets[i + 1]) // 2 - offset if i + 1 < len(offsets) else length
