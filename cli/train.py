@@ -54,7 +54,7 @@ def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None)
     "--amp",
     "bfloat16",
     is_flag=True,
-    help="Convolutions in bfloat16 (float16 on GPUs without it): about twice as fast where there is hardware for it.",
+    help="Convolutions in bfloat16 (float16 on GPUs without it): about twice as fast with hardware for it.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides initial weights and samples.")
 @click.option(

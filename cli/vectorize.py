@@ -46,7 +46,7 @@ def _connectivity(ctx: click.Context, param: click.Parameter, value: str) -> int
 @click.option("--dst-crs", metavar="CRS", help="CRS of the output; the mask's by default.")
 @click.option("--layer", metavar="NAME", help="Name of the layer; the output's by default.")
 @click.option("--confidence", metavar="FILE", help="Raster on the mask's grid whose mean becomes a column.")
-@click.option("--catalog", metavar="FILE", help="Catalog that names the classes where the mask does not.")
+@click.option("--catalog", metavar="FILE", help="Catalog with the names of the classes, if the mask has none.")
 @options.bounds
 @click.option("--threads", type=int, metavar="N", help="Threads that trace.")
 @options.scheduler

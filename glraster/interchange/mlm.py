@@ -69,7 +69,7 @@ def model_item(file: Path, spec: ModelSpec, folder: Path) -> dict[str, Any]:
                 "title": "Weights and description, for 'glraster segment --model'",
                 "roles": ["mlm:model", "mlm:weights", "data"],
                 "mlm:artifact_type": "safetensors",
-                # STAC 1.1 has bands in the properties only where an asset has them too
+                # STAC 1.1 allows bands in the properties only if an asset has them too
                 "bands": [{"name": band} for band in _bands(spec)],
                 "file:size": file.stat().st_size,
                 "file:checksum": _SHA256_MULTIHASH + sha256,

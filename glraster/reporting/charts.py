@@ -38,7 +38,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Label:
-    """The name of a line and where it stands; a dot marks the line's end."""
+    """The name of a line and its place; a dot marks the line's end."""
 
     text: str
     x: float

@@ -1,4 +1,4 @@
-"""Arrays as small pictures."""
+"""Encode arrays as small pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UInt8Array = npt.NDArray[np.uint8]
 CONFIDENCE_STEPS = 20
 _JPEG_QUALITY = 80
 
-# cividis: even steps in brightness, and the same order for all who see colours differently
+# cividis: brightness grows evenly, also for readers with a colour vision deficiency
 # (Nunez, Anderton and Renslow 2018, PLOS ONE 13(7))
 _CIVIDIS = ((0, 32, 76), (0, 42, 102), (53, 62, 108), (85, 84, 109), (113, 107, 114), (140, 131, 117), (170, 157, 114),
             (201, 184, 102), (233, 212, 82), (255, 233, 69))  # fmt: skip
@@ -37,7 +37,7 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The picture as text that stands in a page itself."""
+        """The picture as a data URI, for a page without other files."""
         return f"data:{self.mime};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 
@@ -59,7 +59,7 @@ def class_picture(indexes: UInt8Array, colors: Sequence[Color]) -> Picture:
 
 
 def confidence_picture(percent: UInt8Array) -> Picture:
-    """Encode (H, W) per cents as PNG, in steps of 5 from dark to bright; values over 100 are transparent."""
+    """Encode (H, W) percentages as PNG, in steps of 5 from dark to bright; values over 100 are transparent."""
     steps = np.where(percent > 100, CONFIDENCE_STEPS, np.minimum(percent // 5, CONFIDENCE_STEPS - 1))
     return class_picture(steps.astype(np.uint8), confidence_colors())
 
@@ -72,17 +72,17 @@ def confidence_colors() -> tuple[Color, ...]:
 
 
 def error_picture(truth: UInt8Array, prediction: UInt8Array, classes: int) -> Picture:
-    """Encode where two maps of class indexes (H, W) differ: white where not, transparent where one has no class."""
+    """Encode the differences of two maps (H, W) of class indexes: white if equal, transparent if one has no class."""
     known = (truth < classes) & (prediction < classes)
     return class_picture(np.where(known, truth != prediction, 2).astype(np.uint8), (RIGHT_COLOR, WRONG_COLOR))
 
 
 def distinct(colors: Sequence[Color]) -> tuple[Color, ...]:
-    """The same colours, but for those that occur before: these move by a step that nobody sees."""
-    found: list[Color] = []
+    """The same colours, with each repeated one changed by an invisible step so that no two are equal."""
+    unique: list[Color] = []
     for color in colors:
         red, green, blue = color
-        while (red, green, blue) in found:
+        while (red, green, blue) in unique:
             blue = blue + 1 if blue < 255 else 0
-        found.append((red, green, blue))
-    return tuple(found)
+        unique.append((red, green, blue))
+    return tuple(unique)

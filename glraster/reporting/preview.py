@@ -171,7 +171,7 @@ class _Pen:
                 canvas.text((x, middle), text, _SOFT, plain, anchor="rm")
 
     def numbers(self, canvas: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
-        """The classes' numbers in the middle of their largest patches."""
+        """The number of each class in the middle of its largest patches."""
         height, width = self.sheet.indexes.shape
         radius, small = round(0.85 * self.unit), self.font("bold", 0.85)
         for spot in self.sheet.spots:
@@ -182,7 +182,7 @@ class _Pen:
             canvas.text((x, y), str(land.id), ink_on(land.color), small, anchor="mm")
 
     def scale_bar(self, canvas: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
-        """A bar of a round length, about a fifth of the map's width; none without metres per pixel."""
+        """A bar of a round length, at most a fifth of the map's width; none without metres per pixel."""
         size = self.sheet.metres_per_px
         if size is None:
             return

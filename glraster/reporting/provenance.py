@@ -1,4 +1,4 @@
-"""Where a map or a model comes from, as names and texts."""
+"""The provenance of a map or a model, as names and texts."""
 
 from __future__ import annotations
 
@@ -30,34 +30,36 @@ _ORIGIN = {
 def map_provenance(
     mask: ClassRaster, model: str | None, sources: Mapping[str, str], command: str | None
 ) -> dict[str, str]:
-    """What is known of a map: its files, its model and what that learned from, and this report's command."""
-    told = dict(sources)
+    """The provenance of a map: its files, its model, the training of that, and the command of this report."""
+    facts = dict(sources)
     made_by = mask.tags.get("GLRASTER_MODEL")
     file = model or (DEFAULT_MODEL if made_by and made_by == model_id(model_path(None)) else None)
-    told["Model"] = " ".join(part for part in (made_by, f"({file})" if file else "") if part) or "not told by the map"
+    facts["Model"] = (
+        " ".join(part for part in (made_by, f"({file})" if file else "") if part) or "unknown: the map does not name it"
+    )
     if file is not None:
         if made_by and model_id(model_path(file)) != made_by:
             raise ModelError(f"{file}: did not make {mask.path}, whose model is {made_by}; leave --model out")
-        told |= origin(read_spec(model_path(file)).provenance)
+        facts |= origin(read_spec(model_path(file)).provenance)
     if "GLRASTER_VERSION" in mask.tags:
-        told["Mapped with glraster"] = mask.tags["GLRASTER_VERSION"]
-    return told | report_facts(command)
+        facts["Mapped with glraster"] = mask.tags["GLRASTER_VERSION"]
+    return facts | report_facts(command)
 
 
 def origin(provenance: Mapping[str, object]) -> dict[str, str]:
-    """What a model says of its training."""
-    known = {key: provenance[key] for key in _ORIGIN if provenance.get(key) not in (None, "", [])}
-    return {_ORIGIN[key]: _told(value) for key, value in known.items()}
+    """The training of a model, from its metadata."""
+    present = {key: provenance[key] for key in _ORIGIN if provenance.get(key) not in (None, "", [])}
+    return {_ORIGIN[key]: _text(value) for key, value in present.items()}
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(_told(item) for item in value)
+        return ", ".join(_text(item) for item in value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def report_facts(command: str | None) -> dict[str, str]:
-    """How and when a report was made."""
-    told = {"Command": redact(command)} if command else {}
+    """The command, versions and time of a report."""
+    facts = {"Command": redact(command)} if command else {}
     versions = f"glraster {__version__}, GDAL {rasterio.__gdal_version__}"
-    return {**told, "Versions": versions, "Report made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
+    return {**facts, "Versions": versions, "Report made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}

@@ -1,4 +1,4 @@
-"""What a page shows."""
+"""The content of a page, as records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LayerKind = Literal["scene", "map", "truth", "confidence", "errors"]
 
 
 @dataclass(frozen=True)
-class Layer:
+class MapLayer:
     """A picture of the whole map; all layers of a page cover the same ground."""
 
     kind: LayerKind
@@ -25,13 +25,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class MapView:
-    """What can be looked at: layers, classes, and the ground they lie on.
+    """A map to look at: its layers, its classes and its georeference.
 
     `height` and `width` are the map's in pixels; `transform` (a, b, c, d, e, f) turns column and row into
     coordinates of `crs`. `spots` are places for class numbers.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[MapLayer, ...]
     classes: tuple[LandClass, ...]
     height: int
     width: int
@@ -43,7 +43,7 @@ class MapView:
 
 @dataclass(frozen=True)
 class AreaRow:
-    """The area of one class; `area_m2` is None where the map tells no metres."""
+    """The area of one class; `area_m2` is None if the map has no CRS with metres."""
 
     land: LandClass
     pixels: int
@@ -52,24 +52,24 @@ class AreaRow:
 
 @dataclass(frozen=True)
 class Confidence:
-    """How sure the network is: pixels for every per cent 0 to 100, and the mean of every class (None: absent)."""
+    """The network's confidence: pixels for each percentage 0 to 100, and the mean of each class (None: absent)."""
 
     histogram: tuple[int, ...]
     class_means: tuple[float | None, ...]
 
     @property
     def mean(self) -> float:
-        """Mean per cent of all pixels."""
+        """Mean percentage of all pixels."""
         return sum(i * n for i, n in enumerate(self.histogram)) / max(1, sum(self.histogram))
 
     def share_below(self, percent: int) -> float:
-        """Share of the pixels with less confidence."""
+        """Share of the pixels with a lower confidence."""
         return sum(self.histogram[:percent]) / max(1, sum(self.histogram))
 
 
 @dataclass(frozen=True)
 class TilePictures:
-    """A tile of the map as scene (where known), truth and map."""
+    """A tile of the map as scene (if known), truth and map."""
 
     score: TileScore
     scene: Picture | None
@@ -106,15 +106,15 @@ class Training:
 
     @property
     def best(self) -> Validation | None:
-        """The validation whose model is kept: the best of the last stage that has one."""
+        """The validation of the model that the training leaves: the best of the last stage with a score."""
         scored = [[v for v in stage.validations if v.miou is not None] for stage in self.stages]
-        last = next((found for found in reversed(scored) if found), [])
+        last = next((validations for validations in reversed(scored) if validations), [])
         return max(last, key=lambda v: v.miou or 0.0, default=None)
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that a report tells. Parts that are None, or empty, are left out."""
+    """The content of a report. Parts that are None or empty are left out."""
 
     title: str
     subtitle: str

@@ -1,4 +1,4 @@
-"""Write a page that shows a map, with all that is known about it, or a training."""
+"""Write a page that shows a map, with its evaluation and its provenance, or a training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from glraster.raster.source import gdal_session
 from glraster.reporting.page import render
 from glraster.reporting.pictures import Picture, class_picture, confidence_picture, distinct, error_picture, photo
 from glraster.reporting.provenance import map_provenance
-from glraster.reporting.records import AreaRow, Confidence, Layer, MapView, Page, TilePictures
+from glraster.reporting.records import AreaRow, Confidence, MapLayer, MapView, Page, TilePictures
 from glraster.reporting.scene_pictures import (
     SceneView,
     UInt8Array,
@@ -45,11 +45,12 @@ class ReportOptions:
     """What goes into a report.
 
     Attributes:
-        scene: the scene of the map. confidence: what `segment --confidence` wrote with it.
-        truth: a raster, polygons or points; `meaning` says what its values mean, `tolerance` how far outlines may lie
-            apart.
-        model: the model file that made the map, for its provenance.
-        command: the command that led here, word for word.
+        scene: the scene of the map.
+        confidence: the raster that `segment --confidence` wrote with the map.
+        truth: a raster, polygons or points. `meaning` assigns classes to its values; `tolerance` is the distance at
+            which outlines count as met.
+        model: the model of the map, for its provenance.
+        command: the command line, for the provenance.
         overwrite: replace an existing file.
     """
 
@@ -82,27 +83,27 @@ def write_report(
         options: see `ReportOptions`.
 
     Raises:
-        GlrasterError: for all a user can put right.
+        GlrasterError: a file or an option is wrong; the message says what to do.
 
     Memory does not depend on the size of the map: pictures are shrunk while they are read.
     """
-    chosen, target = options or ReportOptions(), Path(output)
-    check_report(target, subject, chosen)
+    settings, target = options or ReportOptions(), Path(output)
+    check_report(target, subject, settings)
     with gdal_session():
         if Path(subject).is_dir():
-            _refuse_map_options(chosen)
-            page = training_page(Path(subject), chosen.command)
+            _refuse_map_options(settings)
+            page = training_page(Path(subject), settings.command)
         else:
-            page = _map_page(os.fspath(subject), chosen)
-    written = render(page).encode("utf-8", "replace")  # names can hold lone surrogates
+            page = _map_page(os.fspath(subject), settings)
+    html = render(page).encode("utf-8", "replace")  # names can hold lone surrogates
     temporary = target.with_name(target.name + ".part")
     try:
-        temporary.write_bytes(written)
+        temporary.write_bytes(html)
         temporary.replace(target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
-    return ReportResult(str(target), len(written))
+    return ReportResult(str(target), len(html))
 
 
 def _refuse_map_options(options: ReportOptions) -> None:
@@ -113,7 +114,7 @@ def _refuse_map_options(options: ReportOptions) -> None:
 
 
 def check_report(target: Path, subject: str | os.PathLike[str], options: ReportOptions) -> None:
-    """Tell what would stop a report from being written, before there is anything to report.
+    """Refuse an output that cannot be written, before the work for it is done.
 
     Raises:
         OutputError, UsageError: with what to do.
@@ -133,18 +134,18 @@ def _map_page(path: str, options: ReportOptions) -> Page:
     with ExitStack() as stack:
         mask = stack.enter_context(ClassRaster(path))
         scene = stack.enter_context(SceneView(options.scene, mask)) if options.scene else None
-        found = _evaluation(path, options)
-        view, confidence = _view(mask, scene, found, options)
+        evaluation = _evaluation(path, options)
+        view, confidence = _view(mask, scene, evaluation, options)
         pixels, area = mask.areas()
         rows = [AreaRow(c, int(pixels[c.id]), None if area is None else float(area[c.id])) for c in mask.classes]
-        worst = _worst_pictures(mask, scene, found, options) if isinstance(found, Evaluation) else ()
+        worst = _worst_pictures(mask, scene, evaluation, options) if isinstance(evaluation, Evaluation) else ()
         return Page(
             title=Path(mask.path).name,
             subtitle=_subtitle(mask, options),
             view=view,
             areas=tuple(rows),
             confidence=confidence,
-            evaluation=found,
+            evaluation=evaluation,
             worst=worst,
             provenance=map_provenance(mask, options.model, _sources(path, options), options.command),
         )
@@ -158,14 +159,14 @@ def _evaluation(path: str, options: ReportOptions) -> Evaluation | PointEvaluati
 
 def _subtitle(mask: ClassRaster, options: ReportOptions) -> str:
     height, width = mask.shape
-    told = [f"{width} × {height} pixels"]
+    facts = [f"{width} × {height} pixels"]
     size = gsd_m(mask.crs, mask.transform, height, width)
     if size is not None:
-        told.append(f"{sum(size) / 2:.2g} m on the ground each")
-    told.append(_crs_name(mask) or "no CRS: pixel coordinates")
+        facts.append(f"{sum(size) / 2:.2g} m on the ground each")
+    facts.append(_crs_name(mask) or "no CRS: pixel coordinates")
     if options.scene:
-        told.append(f"scene {Path(redact(options.scene)).name}")
-    return ", ".join(told)
+        facts.append(f"scene {Path(redact(options.scene)).name}")
+    return ", ".join(facts)
 
 
 def _crs_name(mask: ClassRaster) -> str | None:
@@ -176,31 +177,31 @@ def _crs_name(mask: ClassRaster) -> str | None:
 
 
 def _sources(path: str, options: ReportOptions) -> dict[str, str]:
-    named = {"Map": path, "Scene": options.scene, "Truth": options.truth, "Confidence": options.confidence}
-    return {name: redact(str(value)) for name, value in named.items() if value is not None}
+    files = {"Map": path, "Scene": options.scene, "Truth": options.truth, "Confidence": options.confidence}
+    return {name: redact(str(file)) for name, file in files.items() if file is not None}
 
 
 def _view(
-    mask: ClassRaster, scene: SceneView | None, found: Evaluation | PointEvaluation | None, options: ReportOptions
+    mask: ClassRaster, scene: SceneView | None, evaluation: Evaluation | PointEvaluation | None, options: ReportOptions
 ) -> tuple[MapView, Confidence | None]:
-    """Layers from the bottom up, the classes of the map and, where there is a truth, its own."""
+    """Layers from the bottom up, and the classes of the map followed by those that only a truth has."""
     layers, confidence = [], None
     legend = own_classes(mask.classes)
     classes = mask.classes
-    if isinstance(found, Evaluation):
-        known = {c.name for c in classes}
-        classes += tuple(LandClass(c.id, c.name, c.color) for c in found.classes if c.name not in known)
+    if isinstance(evaluation, Evaluation):
+        mapped = {c.name for c in classes}
+        classes += tuple(LandClass(c.id, c.name, c.color) for c in evaluation.classes if c.name not in mapped)
     colors = distinct([c.color for c in classes])
     if scene is not None:
-        layers.append(Layer("scene", "Scene", photo(scene.picture(mask.extent, _SIDE_PX))))
+        layers.append(MapLayer("scene", "Scene", photo(scene.picture(mask.extent, _SIDE_PX))))
     overview = legend.table[mask.overview(_SIDE_PX)]
-    layers.append(Layer("map", "Map", class_picture(overview, colors)))
-    if isinstance(found, Evaluation):
+    layers.append(MapLayer("map", "Map", class_picture(overview, colors)))
+    if isinstance(evaluation, Evaluation):
         truth, errors = _truth_layers(mask, classes, options)
-        layers += [Layer("truth", "Truth", truth), Layer("errors", "Differences", errors)]
+        layers += [MapLayer("truth", "Truth", truth), MapLayer("errors", "Differences", errors)]
     if options.confidence is not None:
         picture, confidence = _confidence(mask, str(options.confidence))
-        layers.append(Layer("confidence", "Confidence", picture))
+        layers.append(MapLayer("confidence", "Confidence", picture))
     size = gsd_m(mask.crs, mask.transform, *mask.shape)
     view = MapView(
         layers=tuple(layers),
@@ -216,20 +217,20 @@ def _view(
 
 
 def _truth_layers(mask: ClassRaster, classes: tuple[LandClass, ...], options: ReportOptions) -> tuple[Picture, Picture]:
-    """The truth in the classes' colours, and where the map differs from it."""
+    """A picture of the truth in the colours of the classes, and one of the differences between map and truth."""
     assert options.truth is not None
     with opened_truth(mask, options.truth, options.meaning) as (reader, legend):
         truth = sampled(reader.read, mask.extent, _SIDE_PX)
     prediction = legend.table[sampled(mask.read, mask.extent, _SIDE_PX)]
-    shown = _shown_indexes(legend.names, classes)
+    to_page = _page_indexes(legend.names, classes)
     return (
-        class_picture(shown[truth], distinct([c.color for c in classes])),
+        class_picture(to_page[truth], distinct([c.color for c in classes])),
         error_picture(truth, prediction, len(legend.classes)),
     )
 
 
-def _shown_indexes(names: tuple[str, ...], classes: tuple[LandClass, ...]) -> UInt8Array:
-    """A table (256,) from the classes of a comparison to those that a page shows; 255 for none."""
+def _page_indexes(names: tuple[str, ...], classes: tuple[LandClass, ...]) -> UInt8Array:
+    """A table (256,) from class indexes of a comparison to those of the page; 255 for none."""
     table = np.full(256, 255, np.uint8)
     places = {c.name: i for i, c in enumerate(classes)}
     table[: len(names)] = [places[name] for name in names]
@@ -246,22 +247,22 @@ def _confidence(mask: ClassRaster, path: str) -> tuple[Picture, Confidence]:
 
 
 def _worst_pictures(
-    mask: ClassRaster, scene: SceneView | None, found: Evaluation, options: ReportOptions
+    mask: ClassRaster, scene: SceneView | None, evaluation: Evaluation, options: ReportOptions
 ) -> tuple[TilePictures, ...]:
     assert options.truth is not None
     with opened_truth(mask, options.truth, options.meaning) as (reader, legend):
         colors = distinct([c.color for c in legend.classes])
         pictures = []
-        for tile in found.worst:
+        for tile in evaluation.worst:
             window = Window(tile.top, tile.left, tile.height, tile.width)
-            small = slice(None, None, max(1, -(-max(window.height, window.width) // _TILE_SIDE_PX)))
+            every_nth = slice(None, None, max(1, -(-max(window.height, window.width) // _TILE_SIDE_PX)))
             prediction = legend.table[mask.read(window)]
             pictures.append(
                 TilePictures(
                     score=tile,
                     scene=photo(scene.picture(window, _TILE_SIDE_PX)) if scene else None,
-                    truth=class_picture(reader.read(window)[small, small], colors),
-                    prediction=class_picture(prediction[small, small], colors),
+                    truth=class_picture(reader.read(window)[every_nth, every_nth], colors),
+                    prediction=class_picture(prediction[every_nth, every_nth], colors),
                 )
             )
     return tuple(pictures)

@@ -1,4 +1,4 @@
-"""Read what a report shows, small: the scene on the map's grid, confidence, truth."""
+"""Read the rasters of a report at reduced size: the scene on the map's grid, confidence, truth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STRETCH = (2, 98)
 
 
 class SceneView(OpenRaster):
-    """A scene seen on the grid of a map, as RGB bytes; use as a context manager.
+    """A scene on the grid of a map, as RGB bytes; use as a context manager.
 
     Its first three bands that are not alpha are shown (one band: grey); pixels that are not bytes are stretched
     between the 2nd and the 98th percentile of the whole scene. Memory: the picture asked for, and GDAL's cache.
@@ -76,7 +76,7 @@ class SceneView(OpenRaster):
         self._shown = self._on_grid(self._mask)
 
     def picture(self, window: Window, side: int) -> UInt8Array:
-        """A window of the map's grid as (H, W, 3), shrunk to `side` pixels at most; white where nothing is valid."""
+        """A window of the map's grid as (H, W, 3), shrunk to `side` pixels at most; invalid pixels are white."""
         pixels, valid = self._pixels(window, side)
         if self._range is not None:
             low, high = self._range
@@ -99,10 +99,10 @@ class SceneView(OpenRaster):
 
 @contextmanager
 def opened_confidence(path: str, mask: ClassRaster) -> Iterator[OpenRaster]:
-    """A raster of per cents on the grid of a map.
+    """Open a raster of percentages on the grid of a map.
 
     Raises:
-        SceneError: where it is none, or lies on another grid.
+        SceneError: it holds no percentages, or lies on another grid.
     """
     with OpenRaster(path) as raster:
         if tuple(raster.dataset.dtypes) != ("uint8",) or grid_of(mask).mismatch(grid_of(raster)) is not None:
@@ -113,28 +113,28 @@ def opened_confidence(path: str, mask: ClassRaster) -> Iterator[OpenRaster]:
 
 
 def confidence_overview(raster: OpenRaster, side: int) -> UInt8Array:
-    """Per cents, shrunk to `side` pixels at most; 255 where there are none."""
+    """Percentages, shrunk to `side` pixels at most; 255 for none."""
     shape = shrunk(raster.extent, side)
     return raster.read_bands(1, out_shape=shape, resampling=Resampling.average)
 
 
 def confidence_counts(raster: OpenRaster, mask: ClassRaster) -> npt.NDArray[np.int64]:
-    """Pixels of every class id and per cent, (256, 101). Memory: one block."""
-    found = np.zeros((256, 101), np.int64)
+    """Count the pixels of every class id and percentage, (256, 101). Memory: one block."""
+    counts = np.zeros((256, 101), np.int64)
     for window, ids in mask.blocks():
         source = RasterioWindow(window.left, window.top, window.width, window.height)
         percent = raster.read_bands(1, window=source)
-        known = percent <= 100
-        pairs = ids[known].astype(np.int64) * 101 + percent[known]
-        found += np.bincount(pairs, minlength=256 * 101).reshape(256, 101)
-    return found
+        valid = percent <= 100
+        pairs = ids[valid].astype(np.int64) * 101 + percent[valid]
+        counts += np.bincount(pairs, minlength=256 * 101).reshape(256, 101)
+    return counts
 
 
 def sampled(read: Callable[[Window], UInt8Array], extent: Window, side: int) -> UInt8Array:
-    """Every n-th pixel of something that is read window by window, `side` at most; a fair sample of all pixels."""
+    """Every n-th pixel of an image that is read window by window, `side` pixels at most: no class is favoured."""
     height, width = shrunk(extent, side)
     rows, columns = (_middles(*sides) for sides in ((height, extent.height), (width, extent.width)))
-    found = np.zeros((height, width), np.uint8)
+    sample = np.zeros((height, width), np.uint8)
     for window in extent.blocks(512, 2048):
         inside = [
             np.flatnonzero((places >= start) & (places < start + length))
@@ -142,12 +142,12 @@ def sampled(read: Callable[[Window], UInt8Array], extent: Window, side: int) -> 
         ]
         if inside[0].size and inside[1].size:
             block = read(window)
-            found[np.ix_(*inside)] = block[np.ix_(rows[inside[0]] - window.top, columns[inside[1]] - window.left)]
-    return found
+            sample[np.ix_(*inside)] = block[np.ix_(rows[inside[0]] - window.top, columns[inside[1]] - window.left)]
+    return sample
 
 
 def shrunk(window: Window, side: int) -> tuple[int, int]:
-    """Height and width of a window that is shrunk to `side` pixels at most."""
+    """Height and width of a window after shrinking it to `side` pixels at most."""
     factor = max(1.0, max(window.height, window.width) / side)
     return max(1, round(window.height / factor)), max(1, round(window.width / factor))
 

@@ -1,4 +1,4 @@
-"""The page of a training, from the folder that it wrote."""
+"""Read the folder of a training into a page."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _PICTURES = 1
 
 
 def training_page(folder: Path, command: str | None) -> Page:
-    """Read what a training noted so far.
+    """The page of a training, finished or running, from its folder.
 
     Raises:
-        SceneError: where the folder holds no training.
+        SceneError: the folder holds no training.
     """
     metrics, settings = folder / "metrics.jsonl", folder / "settings.json"
     if not (metrics.exists() and settings.exists()):
@@ -36,29 +36,29 @@ def training_page(folder: Path, command: str | None) -> Page:
     classes, facts = _classes(folder, records)
     stages = tuple(_stage(name, records) for name in dict.fromkeys(str(r["stage"]) for r in records))
     training = Training(stages, classes, tuple(_pictures(folder, stages)))
-    told = {"Folder": str(folder.absolute()), **facts, **_settings(settings), **report_facts(command)}
+    provenance = {"Folder": str(folder.absolute()), **facts, **_settings(settings), **report_facts(command)}
     steps = sum(1 for r in records if r["kind"] == "step")
     subtitle = f"{steps} step{'' if steps == 1 else 's'} noted, stages: {', '.join(stage.name for stage in stages)}"
-    return Page(title=folder.absolute().name, subtitle=subtitle, training=training, provenance=told)
+    return Page(title=folder.absolute().name, subtitle=subtitle, training=training, provenance=provenance)
 
 
 def _records(metrics: Path) -> list[dict[str, Any]]:
     """The complete lines of a file that a training may be writing to."""
-    found = []
+    records = []
     for line in metrics.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
         if isinstance(record, dict) and {"kind", "stage", "step"} <= record.keys():
-            found.append(record)
-    if not found:
+            records.append(record)
+    if not records:
         raise SceneError(f"{metrics}: notes no step yet; wait for the first")
-    return found
+    return records
 
 
 def _classes(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[tuple[LandClass, ...], dict[str, str]]:
-    """The classes that are learned, and what the best model says of itself; numbers before there is a model."""
+    """The classes and the provenance of the best model; before there is a model, numbers as class names."""
     model = folder / "model.safetensors"
     if model.exists():
         spec = read_spec(model)
@@ -71,19 +71,19 @@ def _stage(name: str, records: Sequence[Mapping[str, Any]]) -> TrainingStage:
     own = [record for record in records if record["stage"] == name]
     losses = [(int(r["step"]), float(r["loss"])) for r in own if r["kind"] == "step"]
     scored = [
-        Validation(name, int(r["step"]), _known(r["miou"]), tuple(map(_known, r["iou"])))
+        Validation(name, int(r["step"]), _score(r["miou"]), tuple(map(_score, r["iou"])))
         for r in own
         if r["kind"] == "validation"
     ]
     return TrainingStage(name, _smooth([(step, loss) for step, loss in losses if math.isfinite(loss)]), tuple(scored))
 
 
-def _known(score: float | None) -> float | None:
-    return None if score is None else known(score)
+def _score(value: float | None) -> float | None:
+    return None if value is None else known(value)
 
 
 def _smooth(losses: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Means of pieces of equal length, 120 at most; the last takes what is left over."""
+    """Means of pieces of equal length, 120 at most; the last piece includes the remainder."""
     size = max(1, -(-len(losses) // _POINTS))
     starts = range(0, max(1, len(losses) - size + 1), size) if losses else range(0)
     pieces = [losses[i : i + size if i + 2 * size <= len(losses) else None] for i in starts]
@@ -92,19 +92,19 @@ def _smooth(losses: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...
 
 def _pictures(folder: Path, stages: Sequence[TrainingStage]) -> list[tuple[str, Picture]]:
     """The last picture of every stage."""
-    found = []
+    pictures = []
     for stage in stages:
         for path in sorted(folder.glob(f"{stage.name}_[0-9]*.png"))[-_PICTURES:]:
             try:
-                with rasterio.open(path) as picture:
-                    pixels = picture.read([1, 2, 3]).transpose(1, 2, 0)
+                with rasterio.open(path) as dataset:
+                    pixels = dataset.read([1, 2, 3]).transpose(1, 2, 0)
             except RasterioError:
                 continue  # the training may be writing it
             step = int(path.stem.rsplit("_", 1)[1])
-            found.append((f"{stage.name} stage, after step {step}", photo(pixels.copy())))
-    return found
+            pictures.append((f"{stage.name} stage, after step {step}", photo(pixels.copy())))
+    return pictures
 
 
 def _settings(path: Path) -> dict[str, str]:
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return {"All settings": ", ".join(f"{key} {json.dumps(value)}" for key, value in told.items())}
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    return {"All settings": ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items())}

@@ -54,8 +54,8 @@ def test_onnx_gives_the_probabilities_of_segment_on_one_tile(mode, tmp_path, mod
     )
     cells = torch.from_numpy(predictor.cell_scores(image.astype(np.float32)))[None]
     expected = torch.nn.functional.interpolate(cells, (side, side), mode="bilinear").softmax(1).numpy()
-    found = session(path)
-    given = found.run(None, {"input": as_deepness_feeds(image, found.get_modelmeta().custom_metadata_map)})[0]
+    opened = session(path)
+    given = opened.run(None, {"input": as_deepness_feeds(image, opened.get_modelmeta().custom_metadata_map)})[0]
     assert given.shape == (1, 3, side, side)
     assert np.abs(given - expected).max() < 1e-3
     assert expected.std() > 0.01, "the network says the same everywhere"
@@ -83,15 +83,15 @@ def test_onnx_of_a_lite_backbone_is_the_network(tmp_path, run):
 def test_deepness_finds_its_metadata(tmp_path, model_file, run):
     path = tmp_path / "model.onnx"
     assert run("model", "export", model_file("global", gsd_m=0.5), "-o", path, "--tile", 64).code == 0
-    found = session(path)
-    metadata = {key: json.loads(value) for key, value in found.get_modelmeta().custom_metadata_map.items()}
+    opened = session(path)
+    metadata = {key: json.loads(value) for key, value in opened.get_modelmeta().custom_metadata_map.items()}
     assert metadata["model_type"] == "Segmentor"
     assert metadata["class_names"] == {"0": "building & roof", "1": "bare land", "2": "water"}
     assert (metadata["resolution"], metadata["tile_size"], metadata["tiles_overlap"]) == (50, 64, 25)
     assert metadata["standardization_mean"] == pytest.approx([0.35] * 3)
     assert metadata["standardization_std"] == pytest.approx([0.2] * 3)
     assert metadata["seg_thresh"] == metadata["seg_small_segment"] == 0
-    (taken,), (given,) = found.get_inputs(), found.get_outputs()
+    (taken,), (given,) = opened.get_inputs(), opened.get_outputs()
     assert (taken.shape, given.shape) == ([1, 3, 64, 64], [1, 3, 64, 64])
 
 

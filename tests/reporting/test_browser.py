@@ -220,11 +220,11 @@ def test_opacity_fades_the_map(page):
 def test_pointer_tells_class_truth_and_place(page):
     window = page.locator(".viewer").bounding_box()
     page.mouse.move(window["x"] + window["width"] * 300.5 / W, window["y"] + window["height"] * 120.5 / H)
-    told = page.locator(".readout").inner_text()
-    assert "column 300, row 120" in told
-    assert "Map: " in told
-    assert "Truth: " in told
-    assert "EPSG:32633" in told
+    text = page.locator(".readout").inner_text()
+    assert "column 300, row 120" in text
+    assert "Map: " in text
+    assert "Truth: " in text
+    assert "EPSG:32633" in text
 
 
 def test_worst_tile_is_shown_on_the_map(page):

@@ -16,7 +16,7 @@ from glraster.config import LandClass
 from glraster.reporting.charts import Line, confidence_columns, heat_map, line_chart
 from glraster.reporting.page import render
 from glraster.reporting.pictures import photo
-from glraster.reporting.records import AreaRow, Layer, MapView, Page, Training, TrainingStage, Validation
+from glraster.reporting.records import AreaRow, MapLayer, MapView, Page, Training, TrainingStage, Validation
 
 NASTY = ["<script>alert(1)</script>", '" onload="alert(1)', "</style><b>", "' x='", "&lt;", "]]>", "<!--", "\u2028",
          "{{ 7 * 7 }}", "{% raw %}"]  # fmt: skip
@@ -55,7 +55,7 @@ def page_of(text):
     """A page with that text wherever data give one."""
     land = LandClass(3, text, (200, 30, 30))
     picture = photo(np.zeros((4, 6, 3), np.uint8))
-    view = MapView((Layer("map", text, picture),), (land,), 4, 6, text, (1, 0, 0, 0, -1, 0), None)
+    view = MapView((MapLayer("map", text, picture),), (land,), 4, 6, text, (1, 0, 0, 0, -1, 0), None)
     stage = TrainingStage(text, ((1, 2.0), (2, 1.0)), (Validation(text, 2, 0.5, (0.5,)),))
     return Page(
         title=text,

@@ -68,21 +68,21 @@ def test_a_photo_is_close_to_its_pixels():
 
 
 def test_equal_colours_become_different_by_a_trace():
-    found = distinct([(1, 2, 3), (1, 2, 3), (9, 9, 255), (9, 9, 255), (1, 2, 3)])
-    assert len(set(found)) == 5
-    assert found[0] == (1, 2, 3)
-    assert found[2] == (9, 9, 255)
+    colors = distinct([(1, 2, 3), (1, 2, 3), (9, 9, 255), (9, 9, 255), (1, 2, 3)])
+    assert len(set(colors)) == 5
+    assert colors[0] == (1, 2, 3)
+    assert colors[2] == (9, 9, 255)
 
 
 def test_numbers_stand_inside_patches_of_their_class():
     indexes = np.full((90, 120), 2, np.uint8)
     indexes[10:50, 20:70] = 0
     indexes[60:62, :] = 1  # too thin to hold a number
-    found = spots(indexes, 3)
-    assert {spot.index for spot in found} == {0, 2}
-    for spot in found:
+    places = spots(indexes, 3)
+    assert {spot.index for spot in places} == {0, 2}
+    for spot in places:
         assert indexes[int(spot.y * 90), int(spot.x * 120)] == spot.index
-    (first,) = [spot for spot in found if spot.index == 0]
+    (first,) = [spot for spot in places if spot.index == 0]
     assert (first.y, first.x) == pytest.approx((30 / 90, 45 / 120), abs=0.1)
 
 
@@ -94,7 +94,7 @@ def test_shrunk_maps_keep_their_place():
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("text", "expected"),
     [
         (percent(0.1234), "12.3 %"),
         (percent(None), "–"),
@@ -111,5 +111,5 @@ def test_shrunk_maps_keep_their_place():
         (ticks(100, 1700, 4), (500, 1000, 1500)),
     ],
 )
-def test_figures_read_well(found, told):
-    assert found == pytest.approx(told) if isinstance(told, tuple) else found == told
+def test_figures_read_well(text, expected):
+    assert text == pytest.approx(expected) if isinstance(expected, tuple) else text == expected

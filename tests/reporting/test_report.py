@@ -113,13 +113,13 @@ def test_map_and_areas_are_those_of_the_pixels(mask, reported):
     for c in CLASSES:
         assert (seen[ids == c.id] == (*c.color, 255)).all()
     assert (seen[ids == 255][:, 3] == 0).all()
-    told = words(page)
+    text = words(page)
     for c in CLASSES:
         square_metres = (ids == c.id).sum() * 0.25
-        found = re.search(rf"{re.escape(c.name)} ([\d.]+) % ([\d.]+) ([\d\u202f]+)", told.split("Areas")[1])
-        assert float(found[1]) == pytest.approx(100 * (ids == c.id).sum() / (ids != 255).sum(), abs=0.06)
-        assert float(found[2]) == pytest.approx(square_metres / 1e4, rel=5e-3)
-        assert float(found[3].replace("\u202f", "")) == pytest.approx(square_metres, rel=2e-3)
+        row = re.search(rf"{re.escape(c.name)} ([\d.]+) % ([\d.]+) ([\d\u202f]+)", text.split("Areas")[1])
+        assert float(row[1]) == pytest.approx(100 * (ids == c.id).sum() / (ids != 255).sum(), abs=0.06)
+        assert float(row[2]) == pytest.approx(square_metres / 1e4, rel=5e-3)
+        assert float(row[3].replace("\u202f", "")) == pytest.approx(square_metres, rel=2e-3)
 
 
 def test_scene_lies_under_the_map_also_where_the_map_is_a_part_of_it(tmp_path, reported):
@@ -153,11 +153,11 @@ def test_differences_and_scores_are_those_of_evaluate(mask, tmp_path, reported, 
     assert (seen[wrong] == (213, 94, 0, 255)).all()
     assert (seen[~wrong][:, :3] == 255).all()
     scores = json.loads(run("evaluate", mask, truth, "--json").out)
-    told = words(page)
-    assert f"mIoU {scores['miou']:.3f}" in told
+    text = words(page)
+    assert f"mIoU {scores['miou']:.3f}" in text
     for entry in scores["classes"]:
-        assert f"{entry['name']} {entry['iou']:.3f} {entry['f1']:.3f} {entry['precision']:.3f}" in told
-    assert "Worst tiles" in told
+        assert f"{entry['name']} {entry['iou']:.3f} {entry['f1']:.3f} {entry['precision']:.3f}" in text
+    assert "Worst tiles" in text
 
 
 def test_a_truth_with_classes_of_its_own_is_shown_with_them(mask, tmp_path, reported):
@@ -177,9 +177,9 @@ def test_a_truth_with_classes_of_its_own_is_shown_with_them(mask, tmp_path, repo
 def test_confidence_is_counted_over_all_pixels(mask, tmp_path, reported):
     percent = np.random.default_rng(2).integers(20, 101, (1, H, W), dtype=np.uint8)
     file = write_raster(tmp_path / "confidence.tif", percent, nodata=255)
-    told = words(reported(mask, "--confidence", file))
-    assert f"{100 * (percent < 50).mean():.1f} % of the pixels have less than 50 % confidence" in told
-    assert f"Mean confidence {percent.mean():.0f} %" in told
+    text = words(reported(mask, "--confidence", file))
+    assert f"{100 * (percent < 50).mean():.1f} % of the pixels have less than 50 % confidence" in text
+    assert f"Mean confidence {percent.mean():.0f} %" in text
 
 
 def test_points_give_estimated_areas(mask, tmp_path, reported):
@@ -189,16 +189,16 @@ def test_points_give_estimated_areas(mask, tmp_path, reported):
     rows, columns = np.concatenate([rng.permutation(np.argwhere(ids == c))[:40] for c in IDS]).T
     x, y = HALF_METRE @ (columns + 0.5, rows + 0.5)
     file = write_shapes(tmp_path / "p.gpkg", list(shapely.points(x, y)), ids[rows, columns].tolist())
-    told = words(reported(mask, "--truth", file))
-    assert "Estimated, ha" in told
-    assert "Overall accuracy 100.0 %" in told
+    text = words(reported(mask, "--truth", file))
+    assert "Estimated, ha" in text
+    assert "Overall accuracy 100.0 %" in text
 
 
 def test_provenance_has_model_command_and_versions(mask, reported):
-    told = words(reported(mask)).split("Provenance")[1]
-    assert "0123456789ab" in told
-    assert "glraster report" in told or "Command" in told
-    assert "GDAL" in told
+    text = words(reported(mask)).split("Provenance")[1]
+    assert "0123456789ab" in text
+    assert "glraster report" in text or "Command" in text
+    assert "GDAL" in text
 
 
 def test_a_class_name_that_is_no_text_does_not_stop_the_report(tmp_path, reported):
@@ -209,9 +209,9 @@ def test_a_class_name_that_is_no_text_does_not_stop_the_report(tmp_path, reporte
 
 def test_a_map_without_crs_has_areas_in_pixels(tmp_path, reported):
     mask = write_map(tmp_path / "plain.tif", patches(90, 120), crs=None, transform=Affine.identity())
-    told = words(reported(mask))
-    assert "areas are in pixels" in told
-    assert "no CRS: pixel coordinates" in told
+    text = words(reported(mask))
+    assert "areas are in pixels" in text
+    assert "no CRS: pixel coordinates" in text
 
 
 def test_a_large_map_is_shrunk_to_a_small_file(tmp_path, reported):
@@ -241,11 +241,11 @@ def training(tmp_path):
 
 def test_a_training_is_shown_by_its_curves(training, reported):
     page = reported(training)
-    told = words(page)
-    assert "Best mIoU 0.500" in told
-    assert "Steps 800" in told
+    text = words(page)
+    assert "Best mIoU 0.500" in text
+    assert "Steps 800" in text
     assert page.count("<polyline") == 2 + 2 * 3  # losses; mIoU and two classes per stage
-    assert "batch 4" in told
+    assert "batch 4" in text
 
 
 def test_a_training_that_failed_or_just_began_can_be_looked_at(training, reported):
