@@ -19,7 +19,7 @@ import cloudpickle
 import numpy as np
 import rasterio
 
-from glraster.model.default import model_path
+from glraster.model.checkpoint import model_path
 from glraster.raster.source import gdal_session
 from glraster.segmentation.assemble import Assembly
 from glraster.segmentation.job import prepared

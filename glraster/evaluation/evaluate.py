@@ -153,8 +153,7 @@ def _map(pair: Pair, path: Path, options: EvaluateOptions) -> Path:
     """The map of a scene, made unless the folder holds it already."""
     from affine import Affine
 
-    from glraster.model.checkpoint import model_id
-    from glraster.model.default import model_path
+    from glraster.model.checkpoint import model_id, model_path
     from glraster.raster.georef import raster_bounds
     from glraster.segmentation.segment import SegmentOptions, segment
 

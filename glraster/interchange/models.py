@@ -9,8 +9,7 @@ from typing import Any
 
 from glraster.files import claim, write_file, write_json
 from glraster.interchange.mlm import model_item
-from glraster.model.checkpoint import load, model_id, read_spec, save
-from glraster.model.default import model_path
+from glraster.model.checkpoint import load, model_id, model_path, read_spec, save
 
 
 def import_model(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,17 @@ _KEY = "glraster"
 _COUNTER = "num_batches_tracked"
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format
 _DTYPES = ("F32", "F16", "BF16")
+
+
+DEFAULT_MODEL = "default"
+"""The name of the model that comes with glraster."""
+
+
+def model_path(name: str | os.PathLike[str] | None) -> Path:
+    """The file of a model: `name` as a path, or the file that comes with glraster if it is "default" or None."""
+    if name is None or str(name) == DEFAULT_MODEL:
+        return Path(str(files("glraster.model").joinpath("default.safetensors")))
+    return Path(name)
 
 
 def save(model: GLNet, spec: ModelSpec, path: str | Path, *, half: bool = False) -> None:

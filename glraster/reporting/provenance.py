@@ -10,8 +10,7 @@ import rasterio
 
 from glraster._version import __version__
 from glraster.errors import ModelError
-from glraster.model.checkpoint import model_id, read_spec
-from glraster.model.default import DEFAULT_MODEL, model_path
+from glraster.model.checkpoint import DEFAULT_MODEL, model_id, model_path, read_spec
 from glraster.names import redact
 from glraster.raster.class_raster import ClassRaster
 

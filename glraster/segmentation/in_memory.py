@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from glraster.config import Branch, LandClass, ModelSpec
 from glraster.errors import UsageError
-from glraster.model.checkpoint import load
-from glraster.model.default import model_path
+from glraster.model.checkpoint import load, model_path
 from glraster.model.fold import FoldedGLNet
 from glraster.raster.grid import FloatArray, Window, WindowGrid, context_axis, usual_overlap, working_grid
 from glraster.segmentation.assemble import Assembly, softmax

@@ -19,8 +19,7 @@ from glraster.cluster.client import Cluster
 from glraster.errors import ClusterError, DeviceError, GlrasterError, ModelError, OutputError, UsageError
 from glraster.files import staging_folder
 from glraster.interchange.sidecars import Sidecars, check_sidecars, write_sidecars
-from glraster.model.checkpoint import model_id
-from glraster.model.default import model_path
+from glraster.model.checkpoint import model_id, model_path
 from glraster.names import redact
 from glraster.raster.source import gdal_session
 from glraster.segmentation.segment import Progress, SegmentOptions, SegmentResult, segment

@@ -14,7 +14,7 @@ from typing import Any
 from glraster.cluster.client import Cluster
 from glraster.errors import GlrasterError, OutputError
 from glraster.files import check_space, held, staging_folder
-from glraster.model.default import model_path
+from glraster.model.checkpoint import model_path
 from glraster.raster.source import gdal_session
 from glraster.segmentation.assemble import Assembly, ScoreArray
 from glraster.segmentation.behind import Arrivals, written_behind

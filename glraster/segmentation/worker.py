@@ -12,7 +12,7 @@ from typing import Any
 
 from glraster.cluster.worker import OpenCalls, absolute, as_json, plain_errors, worker_name
 from glraster.errors import ClusterError, GlrasterError
-from glraster.model.default import model_path
+from glraster.model.checkpoint import model_path
 from glraster.process import peak_memory_bytes
 from glraster.raster.source import gdal_session
 from glraster.segmentation.job import Job, SegmentOptions, prepared

@@ -13,8 +13,7 @@ from torch import nn
 
 from glraster.config import Architecture, ModelSpec
 from glraster.errors import ModelError
-from glraster.model.checkpoint import file_sha256, load, read_spec
-from glraster.model.default import model_path
+from glraster.model.checkpoint import file_sha256, load, model_path, read_spec
 from glraster.model.glnet import GLNet
 from glraster.model.lite import LITE, MEAN, STD
 from glraster.training.pretrained import IMAGENET, Pretrained, find_backbone, read_backbone

@@ -7,8 +7,7 @@ import json
 import pytest
 from interchange.stac_rules import MLM
 
-from glraster.model.checkpoint import model_id, read_spec
-from glraster.model.default import model_path
+from glraster.model.checkpoint import model_id, model_path, read_spec
 
 pystac = pytest.importorskip("pystac")
 jsonschema = pytest.importorskip("jsonschema")
