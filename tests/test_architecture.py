@@ -88,6 +88,15 @@ def test_every_package_folder_is_listed() -> None:
     assert listed == {name_of(path) for path in MODULES if path.name == "__init__.py"}
 
 
+def test_every_data_file_is_listed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    files = (path for path in ROOT.glob("glraster/**/*.*") if path.is_file() and path.suffix != ".py")
+    data = {path for path in files if path.parent.name != "__pycache__"}
+    assert data == {
+        path for name, globs in listed.items() for glob in globs for path in (ROOT / name.replace(".", "/")).glob(glob)
+    }
+
+
 @pytest.mark.parametrize("call", ["import glraster", "from glraster_cli.main import main; main(['--help'])"])
 def test_a_light_call_loads_no_heavy_library(call: str) -> None:
     script = (

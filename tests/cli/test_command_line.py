@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 from rasters import landscape, write_raster
@@ -24,27 +23,22 @@ def python(code: str) -> str:
 
 HELP = """
 import sys
+before = set(sys.modules)
 from glraster_cli.main import main
 try:
     main({arguments!r})
 except SystemExit as end:
     assert not end.code
-print(sorted({{"torch", "rasterio", "numpy", "rich"}} & set(sys.modules)))
+loaded = {{name.split(".")[0] for name in set(sys.modules) - before}}
+print(sorted(loaded - sys.stdlib_module_names))
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["segment", "--help"], ["model", "--help"]], ids=str)
-def test_help_loads_no_heavy_library(arguments):
-    assert python(HELP.format(arguments=arguments)).splitlines()[-1] == "[]"
-
-
-def test_help_takes_less_than_a_second():
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert "segment" in python(HELP.format(arguments=["--help"]))
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(3)) < 1
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["segment", "--help"], ["train", "--help"], ["model", "--help"]], ids=str
+)
+def test_help_loads_no_library_but_click(arguments):
+    assert python(HELP.format(arguments=arguments)).splitlines()[-1] == "['click', 'glraster', 'glraster_cli']"
 
 
 def test_help_names_every_verb_and_version_is_the_packages(run):
