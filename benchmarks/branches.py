@@ -39,8 +39,7 @@ from glraster.training.fit import Fit, Length
 from glraster.training.job import DataSummary, summarise
 from glraster.training.losses import Loss, make_loss
 from glraster.training.recipes import Recipe, choose_recipe
-from glraster.training.stages import start_stage
-from glraster.training.trust import trusting
+from glraster.training.stages import scale_guide, start_stage
 from glraster.training.validate import validate
 
 
@@ -151,7 +150,7 @@ def trained(name: str, contest: Contest) -> GLNet:
 def network(name: str, contest: Contest, folder: Path) -> GLNet:
     """The network of that name: what the folder holds, or a new one, which is then kept there."""
     if name == "halved":
-        return trusting(network("guided", contest, folder), 0.5)
+        return scale_guide(network("guided", contest, folder), 0.5)
     weights = folder / f"{name}_{contest.steps}.pt"
     if not weights.exists():
         torch.save(trained(name, contest).state_dict(), weights)

@@ -40,7 +40,7 @@ class Recipe:
         ema: weight of the past in the averaged weights that are validated and saved; 0: none.
         turns, zoom, colour, balance, blind: see `Augmentation`.
         trust: shares, 0 to 1, by which tiles of a network of mode local may believe its guide; the one that scores best
-            on the val split is kept. See `trusting`.
+            on the val split is kept. See `scale_guide`.
         spread: standard deviation of new pyramid weights, as a multiple of 1 / sqrt(fan in); 0: the authors' 0.01.
         normalise: whether the network sees values less the training data's mean, over their standard deviation.
     """

@@ -1,4 +1,4 @@
-"""Training stages as data: which branches move, on which losses, how fast; and how one stage starts from another.
+"""Training stages as data: which branches move, on which losses, how fast; how a stage starts and ends.
 
 Source: Chen et al., Collaborative Global-Local Networks for Memory-Efficient Segmentation of Ultra-High
 Resolution Images, CVPR 2019, and its released code.
@@ -6,6 +6,7 @@ Resolution Images, CVPR 2019, and its released code.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -29,7 +30,7 @@ BACKBONE_PARTS = 5
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each term of the loss counts; a term of weight 0 is not computed.
+    """The weight of each term of the loss; a term of weight 0 is not computed.
 
     `guide`, `local` and `refined` are the losses of these branches' own logits, `aggregated` that of the
     aggregation, `similarity` the mean squared difference between ps3 of a tile and the guide's ps3 there.
@@ -50,11 +51,10 @@ class Stage:
     frozen, BatchNorm included, and so are the first `freeze` parts of every backbone. The rest of a backbone moves at
     `backbone_rate` times the learning rate. `modes` are the networks it is for.
 
-    Losses of tiles are summed over sub-batches,
-    or with `average` weighted by the sub-batch's share of all tiles, so that their number does not change the
-    balance with the losses of windows. A network of mode full sees its tiles twice in a step; where its local
-    branch is frozen, `park` keeps ps3 of all tiles in main memory instead of computing it twice: 33 MB per tile
-    of 508 px at width 256, 1.2 GB per window of 36.
+    Losses of tiles are summed over sub-batches. With `average` each is weighted by the sub-batch's share of all tiles,
+    so that the number of sub-batches does not change the balance with the losses of windows. A network of mode full
+    sees its tiles twice in a step. If its local branch is frozen, `park` keeps ps3 of all tiles in main memory instead
+    of computing it twice: 33 MB per tile of 508 px at width 256, 1.2 GB per window of 36.
     """
 
     name: str
@@ -109,7 +109,7 @@ def set_training(model: GLNet, stage: Stage) -> None:
     """Put the network into a stage's state: what moves, and what BatchNorm does. Call it after every evaluation.
 
     Raises:
-        UsageError: where the stage is not for such a network.
+        UsageError: if the stage is not for such a network.
     """
     if model.arch.mode not in stage.modes:
         raise UsageError(
@@ -177,7 +177,7 @@ def start_stage(model: GLNet, previous: GLNet) -> None:
         previous: the network of an earlier stage.
 
     Raises:
-        ModelError: where the networks differ in more than their mode.
+        ModelError: if the networks differ in more than their mode.
     """
     if replace(previous.arch, mode=model.arch.mode) != model.arch:
         raise ModelError(
@@ -193,3 +193,32 @@ def start_stage(model: GLNet, previous: GLNet) -> None:
     if model.refined is not None and previous.refined is None and model.guide is not None:
         model.refined.backbone.load_state_dict(model.guide.backbone.state_dict())
         model.refined.fpn.classify.load_state_dict(model.guide.fpn.classify.state_dict())
+
+
+@torch.no_grad()
+def scale_guide(model: GLNet, share: float) -> GLNet:
+    """A copy of a network of mode local with the guide's contribution to the logits of tiles scaled.
+
+    No layer behind the backbones is non-linear, so the logits are an affine function of the guide's maps. Scaling all
+    weights that read them by `share` gives `share` times the logits with the guide's maps, plus `1 - share` times the
+    logits with zeros in their place.
+
+    Args:
+        model: of mode local; it is not changed.
+        share: 0 for tiles alone, 1 for the network as it is.
+
+    Raises:
+        ValueError: if the network is of another mode.
+    """
+    if model.arch.mode != "local" or model.local is None or model.aggregate is None:
+        raise ValueError(f"a network of mode {model.arch.mode} has no guide to scale")
+    scaled = copy.deepcopy(model)
+    assert scaled.local is not None
+    assert scaled.aggregate is not None
+    fpn = scaled.local.fpn
+    assert fpn.fuse is not None
+    for conv in (*fpn.lateral, *fpn.smooth1, *fpn.smooth2, scaled.aggregate):
+        conv.weight.chunk(2, dim=1)[1].mul_(share)
+    for level in fpn.fuse.weight.chunk(4, dim=1):
+        level.chunk(2, dim=1)[1].mul_(share)
+    return scaled

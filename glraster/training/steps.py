@@ -1,8 +1,8 @@
 """One training step of any stage: the only place where a loss is computed.
 
-Branches meet at leaves: every map that goes from one branch to another is cut out of the graph, collects its
-gradient while sub-batches of tiles come and go, and hands it on in one pass at the end. The gradient is that
-of the whole sum of losses, and memory is one sub-batch of tiles and one batch of windows.
+Branches meet at leaves: every map that goes from one branch to another is detached from the graph, collects its
+gradient over all sub-batches of tiles, and passes it on in one backward pass at the end. The gradient is that of the
+whole sum of losses, and memory is one sub-batch of tiles and one batch of windows.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from glraster.config import Mode
 from glraster.model.fpn import Maps, Shared, resize
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Collage, crop, crop_shared
+from glraster.raster.grid import Axis
+from glraster.segmentation.foreground import FOREGROUND, foreground_tiles
 from glraster.training.dataset import Sample
 from glraster.training.ddp import ALONE, Team
 from glraster.training.graph import Root, arrived, flat, go_back, leaf, nested, statistics_kept, window_leaves
 from glraster.training.losses import Loss, resize_labels
-from glraster.training.pieces import Piece, chosen_tiles, sub_batches
 from glraster.training.stages import Stage, Weights
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """What a step measured: `total` is what its gradient is of, `terms` the unweighted values of each term.
+    """The losses of a step: `total` is what was differentiated, `terms` are the unweighted values of each term.
 
     A term of windows has one value, a term of tiles one per sub-batch, in the order of the samples.
     """
@@ -62,8 +63,8 @@ def train_step(
 ) -> StepLosses:
     """Add the gradients of one batch of samples to those of the parameters; the caller steps the optimizer.
 
-    Memory: the graph of the global branches for the batch, that of the local branch for `sub_batch` tiles, and what
-    `Stage.park` says.
+    Memory: the graph of the global branches for the batch, that of the local branch for `sub_batch` tiles, and the maps
+    that `Stage.park` keeps.
 
     Args:
         model: the network as `set_training` left it.
@@ -75,10 +76,10 @@ def train_step(
         form: how the step is divided.
 
     Returns:
-        The losses; those of all processes where the batch is divided among several.
+        The losses, over all processes that share the batch.
 
     Raises:
-        ValueError: where there is no sample, or tiles do not fit their tiling.
+        ValueError: if there is no sample, or tiles do not fit their tiling.
     """
     if not samples:
         raise ValueError("a step needs at least one sample")
@@ -89,17 +90,91 @@ def train_step(
 
 
 def meeting_windows(mode: Mode, stage: Stage, sub_batch: int, tiles: int) -> int:
-    """How many windows of `tiles` tiles each meet in one sub-batch.
+    """How many windows of `tiles` tiles each share a sub-batch.
 
-    Tiles of one window alone, where a stage sums losses window by window, or compares tiles with their window.
+    One, if a stage sums losses window by window or compares tiles with their window.
     """
     alone = mode not in ("local", "tiles") or not stage.average or bool(stage.weights.similarity)
     return 1 if alone else max(1, sub_batch // tiles)
 
 
 @dataclass(frozen=True)
+class TileRun:
+    """`count` tiles of one window from the `first` on, and the guide's maps of the window (None in mode "tiles")."""
+
+    sample: Sample
+    guide: Maps | None
+    first: int
+    count: int
+
+    @property
+    def tiles(self) -> Tensor:
+        return self.sample.tiles[self.first : self.first + self.count]
+
+    @property
+    def labels(self) -> Tensor:
+        return self.sample.tile_labels[self.first : self.first + self.count]
+
+
+def sub_batches(
+    samples: Sequence[Sample],
+    guides: Sequence[Maps | None],
+    used_tiles: Sequence[Sequence[int]],
+    most: int,
+    together: int,
+) -> Iterator[list[TileRun]]:
+    """Divide the tiles of a batch.
+
+    Args:
+        samples, guides: the windows.
+        used_tiles: ascending indexes of the tiles to use of every window.
+        most: tiles in a sub-batch, if windows do not share one.
+        together: windows whose tiles share a sub-batch; 0: every window has its own, of `most` tiles at a time.
+
+    Yields:
+        The runs of one sub-batch; none is empty.
+    """
+    windows = [
+        [(sample, guide, tile) for tile in tiles]
+        for sample, guide, tiles in zip(samples, guides, used_tiles, strict=True)
+    ]
+    if together:
+        for i in range(0, len(windows), together):
+            yield _joined([tile for window in windows[i : i + together] for tile in window])
+        return
+    for window in windows:
+        for i in range(0, len(window), most):
+            yield _joined(window[i : i + most])
+
+
+def _joined(tiles: Sequence[tuple[Sample, Maps | None, int]]) -> list[TileRun]:
+    """Tiles that follow one another in a window as one run."""
+    runs: list[TileRun] = []
+    for sample, guide, tile in tiles:
+        last = runs[-1] if runs else None
+        if last is not None and last.sample is sample and last.first + last.count == tile:
+            runs[-1] = TileRun(sample, guide, last.first, last.count + 1)
+        else:
+            runs.append(TileRun(sample, guide, tile, 1))
+    return runs
+
+
+def tiles_with_foreground(sample: Sample, guide_logits: Tensor) -> list[int]:
+    """The tiles that touch foreground, in the guide's logits (1, 2, h, w) or in the label.
+
+    Without the label, the local branch would never learn what the guide misses.
+    """
+    tiling, seen = sample.tiling, guide_logits[0].argmax(0).cpu() == FOREGROUND
+    truth = resize_labels(sample.thumbnail_label[None], seen.shape)[0].cpu() == FOREGROUND
+    rows = Axis(tiling.height, tiling.tile_height, tiling.tops)
+    columns = Axis(tiling.width, tiling.tile_width, tiling.lefts)
+    touching = foreground_tiles((seen | truth).numpy(), rows, columns)
+    return [int(i) for i in torch.from_numpy(touching).flatten().nonzero()[:, 0]]
+
+
+@dataclass(frozen=True)
 class _Swept:
-    """What the first pass over a window's tiles leaves, per sub-batch: `votes`, leaves, and `ps3` where parked."""
+    """What the first pass over a window's tiles leaves: per sub-batch `votes`, which are leaves, and parked `ps3`."""
 
     merged: Shared
     votes: list[Tensor]
@@ -128,13 +203,13 @@ class _Step:
         whole: Maps = self._model.guide(self._thumbnails)
         head = self._score_windows("guide", whole.logits)
         guides = [window_leaves(whole, i, sample.blind) for i, sample in enumerate(self._samples)]
-        chosen = [self._choose(*both) for both in zip(self._samples, guides, strict=True)]
-        self._count_tiles(chosen)
+        used_tiles = [self._used_tiles(*both) for both in zip(self._samples, guides, strict=True)]
+        self._count_tiles(used_tiles)
         if self._model.refined is not None:
             self._run_full(guides)
         elif self._model.local is not None:
-            for pieces in self._sub_batches(guides, chosen):
-                self._run_tiles(pieces)
+            for runs in self._sub_batches(guides, used_tiles):
+                self._run_tiles(runs)
         gradients = arrived([flat(guide.shared, guide.ps3) for guide in guides])
         go_back([(head, None), *zip(flat(whole.shared, whole.ps3), gradients, strict=True)])
         return self._result()
@@ -143,18 +218,21 @@ class _Step:
         """Mode tiles."""
         every = [range(len(sample.tiles)) for sample in self._samples]
         self._count_tiles(every)
-        for pieces in self._sub_batches([None] * len(every), every):
-            self._run_tiles(pieces)
+        for runs in self._sub_batches([None] * len(every), every):
+            self._run_tiles(runs)
         return self._result()
 
-    def _count_tiles(self, chosen: Sequence[Sequence[int]]) -> None:
-        self._tiles_of_all = int(self._team.sum(torch.tensor(sum(map(len, chosen)), device=self._device)))
+    def _count_tiles(self, used_tiles: Sequence[Sequence[int]]) -> None:
+        self._tiles_of_all = int(self._team.sum(torch.tensor(sum(map(len, used_tiles)), device=self._device)))
 
-    def _choose(self, sample: Sample, guide: Maps) -> list[int]:
-        return chosen_tiles(sample, guide.logits) if self._form.coarse_to_fine else list(range(len(sample.tiles)))
+    def _used_tiles(self, sample: Sample, guide: Maps) -> list[int]:
+        every = list(range(len(sample.tiles)))
+        return tiles_with_foreground(sample, guide.logits) if self._form.coarse_to_fine else every
 
-    def _sub_batches(self, guides: Sequence[Maps | None], chosen: Sequence[Sequence[int]]) -> Iterator[list[Piece]]:
-        """Modes local and tiles: the tiles that pass the local branch together and share statistics and a loss."""
+    def _sub_batches(
+        self, guides: Sequence[Maps | None], used_tiles: Sequence[Sequence[int]]
+    ) -> Iterator[list[TileRun]]:
+        """Modes local and tiles: the tiles that pass the local branch together and share BatchNorm and a loss."""
         windows = self._form.windows
         if windows is None:
             most = max(len(sample.tiles) for sample in self._samples)
@@ -162,23 +240,23 @@ class _Step:
         if windows > 1:
             self._meets |= {"local", "aggregated"}
         together = max(1, windows // self._team.size) if windows > 1 else 0
-        return sub_batches(self._samples, guides, chosen, self._sub_batch, together)
+        return sub_batches(self._samples, guides, used_tiles, self._sub_batch, together)
 
-    def _run_tiles(self, pieces: Sequence[Piece]) -> None:
+    def _run_tiles(self, runs: Sequence[TileRun]) -> None:
         """Modes local and tiles: one sub-batch of tiles, which meet the guide if there is one."""
         assert self._model.local is not None
-        tiles = torch.cat([piece.tiles for piece in pieces]).to(self._device)
-        labels = torch.cat([piece.labels for piece in pieces])
-        guided = [(p, p.guide) for p in pieces if p.guide is not None]
-        crops = [flat(crop_shared(guide.shared, p.sample.tiling, p.first, p.count)) for p, guide in guided]
+        tiles = torch.cat([run.tiles for run in runs]).to(self._device)
+        labels = torch.cat([run.labels for run in runs])
+        guided = [(run, run.guide) for run in runs if run.guide is not None]
+        crops = [flat(crop_shared(guide.shared, run.sample.tiling, run.first, run.count)) for run, guide in guided]
         shared = nested([torch.cat(levels) for levels in zip(*crops, strict=True)]) if guided else None
         maps: Maps = self._model.local(tiles, shared)
         share, size = self._share(labels), maps.ps3.shape[-2:]
         total = self._score("local", maps.logits, labels, share)
         if guided:
             context = [
-                self._model.window_votes(guide.ps3, p.sample.tiling, p.first, torch.Size((p.count, 0, *size)))
-                for p, guide in guided
+                self._model.window_votes(guide.ps3, run.sample.tiling, run.first, torch.Size((run.count, 0, *size)))
+                for run, guide in guided
             ]
             logits = self._model.tile_votes(maps.ps3) + torch.cat(context)
             aggregated = self._score("aggregated", logits, labels, share)
@@ -227,7 +305,7 @@ class _Step:
         """The second pass: bring the gradients of the votes and of the merged maps into the tiles.
 
         Args:
-            pulls: gradients of the window's merged maps, (1, C, H, W) each; none where the local branch is frozen.
+            pulls: gradients of the window's merged maps, (1, C, H, W) each; none if the local branch is frozen.
         """
         if self._parks:
             for votes, ps3 in zip(swept.votes, swept.ps3, strict=True):
@@ -259,7 +337,7 @@ class _Step:
             del maps
 
     def _share(self, labels: Tensor) -> float:
-        """What a sub-batch of tiles counts for, by its share of the tiles of all processes."""
+        """The weight of a sub-batch of tiles: its share of the tiles of all processes."""
         if not self._stage.average:
             return 1.0
         count = torch.tensor(len(labels), device=self._device)
@@ -279,13 +357,13 @@ class _Step:
             logits, target = self._team.gather(logits), self._team.gather(target)
         return self._note(term, self._loss(logits, target), share)
 
-    def _compare(self, ps3: Tensor, guided: Sequence[tuple[Piece, Maps]], share: float) -> Tensor:
-        """The weighted mean squared difference between ps3 of tiles and the guide's there."""
+    def _compare(self, ps3: Tensor, guided: Sequence[tuple[TileRun, Maps]], share: float) -> Tensor:
+        """The weighted mean squared difference between ps3 of tiles and ps3 of the guide at the same place."""
         if not self._stage.weights.similarity:
             return ps3.new_zeros(())
         size = ps3.shape[-2:]
-        there = [resize(crop(guide.ps3, p.sample.tiling, p.first, p.count), size) for p, guide in guided]
-        return self._note("similarity", F.mse_loss(ps3.float(), torch.cat(there).float()), share)
+        crops = [resize(crop(guide.ps3, run.sample.tiling, run.first, run.count), size) for run, guide in guided]
+        return self._note("similarity", F.mse_loss(ps3.float(), torch.cat(crops).float()), share)
 
     def _note(self, term: str, value: Tensor, share: float) -> Tensor:
         weight: float = getattr(self._stage.weights, term) * share
@@ -294,11 +372,11 @@ class _Step:
         return value * (weight * self._form.scale)
 
     def _result(self) -> StepLosses:
-        """The losses of everyone: what meets is everyone's already."""
+        """The losses over all processes; those of windows that meet are so already."""
         terms: dict[str, tuple[float, ...]] = {}
         for term, values in self._values.items():
             if getattr(self._stage.weights, term):
                 own = torch.stack(values) if values else torch.zeros(0, device=self._device)
-                told = own if term in self._meets else self._team.gather(own)
-                terms |= {term: tuple(told.tolist())} if len(told) else {}
+                everyones = own if term in self._meets else self._team.gather(own)
+                terms |= {term: tuple(everyones.tolist())} if len(everyones) else {}
         return StepLosses(float(self._totals[True] + self._team.sum(self._totals[False])), terms)

@@ -27,8 +27,7 @@ from glraster.training.folder import Bystander, RunFolder
 from glraster.training.initial import Initial, with_classes
 from glraster.training.job import TrainJob, TrainOptions, checked_job
 from glraster.training.losses import make_loss
-from glraster.training.stages import Stage, start_stage
-from glraster.training.trust import trusting
+from glraster.training.stages import Stage, scale_guide, start_stage
 from glraster.training.validate import bfloat16_agreement, validate
 
 __all__ = ["TrainOptions", "TrainResult", "ValidationScore", "train"]
@@ -200,7 +199,7 @@ class _Run:
         last = fit.stage.name == self.recipe.stages[-1]
         if not last or fit.model.arch.mode != "local":
             return {1.0: fit.averaged}
-        return {share: fit.averaged if share == 1 else trusting(fit.averaged, share) for share in self.recipe.trust}
+        return {share: fit.averaged if share == 1 else scale_guide(fit.averaged, share) for share in self.recipe.trust}
 
     def _end_epoch(self, fit: Fit, spec: ModelSpec) -> ValidationScore:
         models = self._candidates(fit)

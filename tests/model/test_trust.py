@@ -10,7 +10,7 @@ from glraster.config import Architecture
 from glraster.model.fpn import Maps
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Tiling
-from glraster.training.trust import trusting
+from glraster.training.stages import scale_guide
 
 TILING = Tiling(128, 128, 64, 64, (0, 64), (0, 64))
 
@@ -50,7 +50,7 @@ def test_logits_are_a_mean_of_both(share: float, branch: str) -> None:
     alone.guide = Silent(alone.guide)  # type: ignore[assignment]
     whole, blind = logits(model, branch), logits(alone, branch)
     assert (whole - blind).abs().max() > 0.1 * blind.abs().max()
-    found = logits(trusting(model, share), branch)
+    found = logits(scale_guide(model, share), branch)
     assert torch.allclose(found, share * whole + (1 - share) * blind, atol=1e-5 * float(whole.abs().max()))
     assert torch.equal(logits(model, branch), whole)
 
@@ -58,4 +58,4 @@ def test_logits_are_a_mean_of_both(share: float, branch: str) -> None:
 @pytest.mark.parametrize("mode", ["global", "full"])
 def test_other_modes_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match=f"mode {mode} cannot trust its guide by a share"):
-        trusting(small(mode), 0.5)
+        scale_guide(small(mode), 0.5)

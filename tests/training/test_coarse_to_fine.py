@@ -13,10 +13,9 @@ from glraster.errors import UsageError
 from glraster.model.glnet import GLNet
 from glraster.training.dataset import Sample
 from glraster.training.losses import make_loss
-from glraster.training.pieces import chosen_tiles
 from glraster.training.recipes import choose_recipe
 from glraster.training.stages import STAGES, set_training
-from glraster.training.steps import StepForm, train_step
+from glraster.training.steps import StepForm, tiles_with_foreground, train_step
 
 COARSE = StepForm(windows=1, coarse_to_fine=True)
 
@@ -40,11 +39,11 @@ def logits(cells: list[tuple[int, int]]) -> torch.Tensor:
 
 def test_tiles_are_chosen_by_the_guide_and_by_the_label() -> None:
     sample = corner_sample()
-    assert chosen_tiles(sample, logits([])) == [0]
-    assert chosen_tiles(sample, logits([(13, 13)])) == [0, 3]
+    assert tiles_with_foreground(sample, logits([])) == [0]
+    assert tiles_with_foreground(sample, logits([(13, 13)])) == [0, 3]
     empty = replace(sample, thumbnail_label=torch.full_like(sample.thumbnail_label, 255))
-    assert chosen_tiles(empty, logits([])) == []
-    assert chosen_tiles(empty, logits([(2, 13)])) == [1]
+    assert tiles_with_foreground(empty, logits([])) == []
+    assert tiles_with_foreground(empty, logits([(2, 13)])) == [1]
 
 
 def two_class_model() -> GLNet:

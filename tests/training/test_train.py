@@ -16,8 +16,8 @@ from training.scenes import NAMES
 from glraster.errors import CatalogError, OutputError, UsageError
 from glraster.model.checkpoint import load, read_spec
 from glraster.model.glnet import GLNet
+from glraster.training.stages import scale_guide
 from glraster.training.train import TrainOptions, ValidationScore, train
-from glraster.training.trust import trusting
 
 SMALL = (
     *("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "batch=2", "steps=6", "steps_per_epoch=3"),
@@ -64,7 +64,7 @@ def test_the_model_is_the_averaged_one_and_segments(
         trained.load_state_dict(state(finished)["averaged"])
         trust = read_spec(finished / "model.safetensors").provenance["trust"]
         assert trust in (1.0, 0.5)
-        expected = trusting(trained, float(str(trust))).state_dict()
+        expected = scale_guide(trained, float(str(trust))).state_dict()
         assert all(torch.equal(x, expected[name]) for name, x in model.state_dict().items() if x.is_floating_point())
 
 
