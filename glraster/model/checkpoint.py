@@ -1,4 +1,4 @@
-"""The model file: weights and spec in one safetensors file, read strictly and without running anything in it."""
+"""The model file: weights and spec in one safetensors file. Reading checks all of it and runs no code."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
     from glraster.model.glnet import GLNet
 
-# torch is imported where weights are touched: reading a spec takes milliseconds without it
+# torch is imported inside the functions that need it: without it a spec is read in milliseconds
 
 _KEY = "glraster"
 _COUNTER = "num_batches_tracked"
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format
 _DTYPES = ("F32", "F16", "BF16")
-
 
 DEFAULT_MODEL = "default"
 """The name of the model that comes with glraster."""
@@ -40,17 +39,17 @@ def model_path(name: str | os.PathLike[str] | None) -> Path:
 
 
 def save(model: GLNet, spec: ModelSpec, path: str | Path, *, half: bool = False) -> None:
-    """Write a model file; it appears whole or not at all, and replaces what was there.
+    """Write a model file, whole or not at all; it replaces a file of that name.
 
     Args:
         model: the network.
-        spec: what it is; its architecture is the network's.
+        spec: its description, with the architecture of the network.
         path: usually `*.safetensors`.
         half: store weights as float16, half the size; `load` makes them float32 again.
 
     Raises:
-        ValueError: where the spec contradicts itself or the network.
-        OutputError: where the file cannot be written.
+        ValueError: if the spec contradicts itself or the network.
+        OutputError: if the file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -63,11 +62,11 @@ def save(model: GLNet, spec: ModelSpec, path: str | Path, *, half: bool = False)
         weights = {name: x.half() for name, x in weights.items()}
     path = Path(path)
     try:
-        with replacing(path, durable=True) as beside:
-            beside.touch()
-            permissions = beside.stat().st_mode
-            save_file(weights, beside, metadata)
-            beside.chmod(permissions)  # safetensors makes files that only their owner can read
+        with replacing(path, durable=True) as temporary:
+            temporary.touch()
+            permissions = temporary.stat().st_mode
+            save_file(weights, temporary, metadata)
+            temporary.chmod(permissions)  # safetensors makes files that only their owner can read
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot write the model ({error}); check the folder and its space") from error
 
@@ -82,7 +81,7 @@ def load(path: str | Path) -> tuple[GLNet, ModelSpec]:
         The network in eval mode on the CPU, and its spec.
 
     Raises:
-        ModelError: where the file is damaged, unsafe, or does not hold exactly the weights of its network.
+        ModelError: if the file is damaged or unsafe, or if its weights are not exactly those of its network.
     """
     import torch
     from safetensors import SafetensorError
@@ -109,7 +108,7 @@ def load(path: str | Path) -> tuple[GLNet, ModelSpec]:
 
 
 def read_spec(path: str | Path) -> ModelSpec:
-    """Read what a model file says of itself, without its weights and without torch.
+    """Read the spec of a model file, without its weights and without torch.
 
     Args:
         path: what `save` wrote.
@@ -118,25 +117,25 @@ def read_spec(path: str | Path) -> ModelSpec:
         The spec.
 
     Raises:
-        ModelError: where the file is not a model, damaged, or its spec impossible.
+        ModelError: if the file is not a model, damaged, or its spec impossible.
     """
     return _read_header(Path(path))[0]
 
 
 def model_id(path: str | Path) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of a model file's content; two copies have the same.
+    """First twelve hexadecimal digits of the SHA-256 of a model file: the same for every copy of it.
 
     Raises:
-        ModelError: where the file cannot be read.
+        ModelError: if the file cannot be read.
     """
     return file_sha256(Path(path))[:12]
 
 
 def parameter_count(path: str | Path) -> int:
-    """How many weights a model file holds, the running statistics of its normalisations left out.
+    """Number of weights in a model file, without the running statistics of BatchNorm.
 
     Raises:
-        ModelError: where the file is not a model, or damaged.
+        ModelError: if the file is not a model, or damaged.
     """
     _, header = _read_header(Path(path))
     shapes = [x.get("shape") for name, x in header.items() if not name.endswith(("running_mean", "running_var"))]
@@ -149,7 +148,7 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's content.
 
     Raises:
-        ModelError: where the file cannot be read.
+        ModelError: if the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -159,7 +158,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _weights(model: GLNet) -> dict[str, Tensor]:
-    """What a file stores: everything but BatchNorm's batch counters, which nothing reads."""
+    """The tensors that a file stores: all but BatchNorm's batch counters, which nothing reads."""
     return {name: x for name, x in model.state_dict().items() if not name.endswith(_COUNTER)}
 
 
@@ -201,14 +200,14 @@ def _not_a_model(path: Path, start: bytes) -> str:
     return f"{path}: not a model of glraster, or damaged; a model is a .safetensors file that glraster wrote"
 
 
-def _check_tensors(path: Path, header: dict[str, dict[str, object]], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Compare the tensors of a file with those of its network, by name, shape and type."""
-    problems = [f"lacks {name}" for name in wanted.keys() - header.keys()]
-    problems += [f"has the unknown {name}" for name in header.keys() - wanted.keys()]
-    for name in wanted.keys() & header.keys():
+def _check_tensors(path: Path, header: dict[str, dict[str, object]], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Check that a file has the tensors of its network: names, shapes and types."""
+    problems = [f"lacks {name}" for name in shapes.keys() - header.keys()]
+    problems += [f"has the unknown {name}" for name in header.keys() - shapes.keys()]
+    for name in shapes.keys() & header.keys():
         shape, dtype = header[name].get("shape"), header[name].get("dtype")
-        if shape != list(wanted[name]):
-            problems.append(f"has {name} as {shape} instead of {list(wanted[name])}")
+        if shape != list(shapes[name]):
+            problems.append(f"has {name} as {shape} instead of {list(shapes[name])}")
         elif dtype not in _DTYPES:
             problems.append(f"has {name} as {dtype}, not a floating-point type")
     if problems:

@@ -1,4 +1,4 @@
-"""The feature pyramid of GLNet, with or without the maps that the other branch shares.
+"""The feature pyramid of GLNet, with or without the maps of the other branch.
 
 Source: Chen et al., Collaborative Global-Local Networks for Memory-Efficient Segmentation of Ultra-High
 Resolution Images, CVPR 2019; Lin et al., Feature Pyramid Networks, CVPR 2017.
@@ -21,7 +21,7 @@ Shared = tuple[Levels, ...]
 
 @dataclass(frozen=True)
 class Maps:
-    """What one branch computes of an image of H x W pixels.
+    """The output of one branch for an image of H x W pixels.
 
     `shared` goes to the other branch; `ps3` (N, 2 width, H/4, W/4) to the aggregation; `logits`
     (N, classes, H/4, W/4) are the branch's own. Sizes are rounded up.
@@ -40,10 +40,10 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class FPN(nn.Module):
-    """A feature pyramid whose four levels end side by side in one map (ps3) and in class logits.
+    """A feature pyramid: its four levels are concatenated into one map (ps3), which is classified.
 
     In the sharing form every layer also sees the other branch's map of the same depth and level, and one more
-    3x3 convolution (`fuse`) brings the doubled ps3 back to its width. There is no non-linearity anywhere.
+    3x3 convolution (`fuse`) reduces the doubled ps3 to its width. The pyramid is linear throughout.
     New weights are N(0, 0.01), biases 0.
     """
 
@@ -54,7 +54,7 @@ class FPN(nn.Module):
             channels: channels of c2, c3, c4, c5.
             width: channels of ps0 and ps1; ps2 has half of it per level, ps3 twice.
             classes: channels of the logits.
-            sharing: whether the other branch's maps are concatenated.
+            sharing: whether every layer also reads the other branch's maps.
         """
         super().__init__()
         fold, half = (2 if sharing else 1), width // 2
@@ -73,29 +73,29 @@ class FPN(nn.Module):
 
         Args:
             c: c2, c3, c4, c5 of the backbone, (N, C, H/4, W/4) and coarser.
-            other: the other branch's maps of the same places, channels as here, any size; required in the
-                sharing form and only there.
+            other: the other branch's maps of the same ground, with as many channels, of any size; required in the
+                sharing form, and refused in the other.
 
         Returns:
             The maps of this branch.
 
         Raises:
-            ValueError: where `other` is missing or not wanted.
+            ValueError: if `other` is missing, or given to the form that does not share.
         """
         if (other is None) != (self.fuse is None):
-            raise ValueError("the other branch's maps go to the sharing form, and to no other")
+            raise ValueError("the sharing form needs the other branch's maps, and no other form takes them")
         ps0 = self._top_down(c, other)
         ps1 = tuple(conv(_join(ps0, other, 1, i)) for i, conv in enumerate(self.smooth1))
         ps2 = tuple(conv(_join(ps1, other, 2, i)) for i, conv in enumerate(self.smooth2))
         finest = ps2[0].shape[-2:]
-        # coarsest first: the channel order of the published weights
+        # coarsest first, as in the published weights
         ps3 = torch.cat([resize(_join(ps2, other, 3, i), finest) for i in (3, 2, 1, 0)], dim=1)
         if self.fuse is not None:
             ps3 = self.fuse(ps3)
         return Maps((c, ps0, ps1, ps2), ps3, self.classify(ps3))
 
     def _top_down(self, c: Levels, other: Shared | None) -> Levels:
-        """Carry coarse maps down into finer ones: (N, C, ...) per level to (N, width, ...)."""
+        """Add each coarser map, resized, to the next finer one: (N, C, ...) per level to (N, width, ...)."""
         down = [self.lateral[3](_join(c, other, 0, 3))]
         for i in (2, 1, 0):
             lateral = self.lateral[i](_join(c, other, 0, i))
@@ -104,8 +104,8 @@ class FPN(nn.Module):
 
 
 def _join(levels: Levels, other: Shared | None, depth: int, i: int) -> Tensor:
-    """Put the other branch's map behind one's own, at level i: (N, C, H, W) to (N, 2 C, H, W)."""
-    own = levels[i]
+    """Concatenate the two branches' maps of level i: (N, C, H, W) to (N, 2 C, H, W)."""
+    level = levels[i]
     if other is None:
-        return own
-    return torch.cat([own, resize(other[depth][i], own.shape[-2:])], dim=1)
+        return level
+    return torch.cat([level, resize(other[depth][i], level.shape[-2:])], dim=1)

@@ -1,4 +1,4 @@
-"""GLNet: a global branch sees the whole context window, a local branch every tile, and they share their maps.
+"""GLNet: a global branch reads the context window, a local branch every tile, and they share their maps.
 
 Source: Chen et al., Collaborative Global-Local Networks for Memory-Efficient Segmentation of Ultra-High
 Resolution Images, CVPR 2019.
@@ -21,8 +21,8 @@ from glraster.model.lite import LITE, STEM, EfficientNetLite
 from glraster.model.resnet import BACKBONES, ResNet
 from glraster.model.sharing import Collage, Tiling, crop, crop_shared
 
-ONLY_GUIDE = "this model has a global branch only: ask for the global branch's logits"
-NO_GUIDE = "this model sees tiles only, and no context: ask for the local branch's logits"
+ONLY_GUIDE = "this model has a global branch only: use the global branch's logits"
+NO_GUIDE = "this model sees tiles only, and no context: use the local branch's logits"
 
 Backbone = ResNet | EfficientNetLite
 
@@ -41,31 +41,31 @@ class Pyramid(nn.Module):
         self.fpn = FPN(self.backbone.channels, arch.width, arch.classes, sharing)
 
     def forward(self, image: Tensor, other: Shared | None = None) -> Maps:
-        """Run the branch on an image (N, bands, H, W), with the other branch's maps where it shares."""
+        """Run the branch on an image (N, bands, H, W); the sharing form takes the other branch's maps."""
         maps: Maps = self.fpn(self.backbone(image), other)
         return maps
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What is left of all tiles of a window: `merged` maps, and `votes` per batch (n, classes, h/4, w/4)."""
+    """What the refined branch needs of all tiles: `merged` maps, and `votes` (n, classes, h/4, w/4) per batch."""
 
     merged: Shared
     votes: list[Tensor]
 
 
 class GLNet(nn.Module):
-    """The network in one of its modes; it knows nothing of rasters or of training.
+    """The network in one of its modes; rasters and training are other modules.
 
     - "global": `guide`, a global branch alone.
-    - "local": `guide`, and `local`, which sees tiles and the guide's maps; `aggregate` joins the two.
-    - "full": also `refined`, a global branch that sees the thumbnail and the merged maps of all tiles;
+    - "local": `guide`, and `local`, which reads tiles and the guide's maps; `aggregate` joins the two.
+    - "full": also `refined`, a global branch that reads the thumbnail and the merged maps of all tiles;
       `aggregate` joins it with `local`.
-    - "tiles": `local` alone, which sees tiles and nothing else: a plain feature pyramid.
+    - "tiles": `local` alone, which reads tiles and nothing else: a plain feature pyramid.
 
     Inputs are scaled floats. `global_logits` and `tile_logits` are for inference: they switch gradients off, and
-    the caller puts the network into eval mode. Training composes the pieces: the branches, `local_maps`,
-    `gather`, `tile_votes`, `window_votes`.
+    the caller puts the network into eval mode. Training calls the parts: the branches, `local_maps`, `gather`,
+    `tile_votes`, `window_votes`.
     """
 
     guide: Pyramid | None
@@ -80,7 +80,7 @@ class GLNet(nn.Module):
             arch: mode, channels and backbone.
 
         Raises:
-            ValueError: where no such network exists.
+            ValueError: if the architecture is impossible.
         """
         super().__init__()
         _check(arch)
@@ -97,7 +97,7 @@ class GLNet(nn.Module):
 
     @torch.inference_mode()
     def global_logits(self, thumbnail: Tensor) -> Tensor:
-        """Class the thumbnail with the guide alone.
+        """Classify the thumbnail with the guide alone.
 
         Args:
             thumbnail: (1, bands, h, w), the context window downsampled.
@@ -116,11 +116,11 @@ class GLNet(nn.Module):
     def tile_logits(
         self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling, branch: Branch = "full"
     ) -> Iterator[Tensor]:
-        """Class the tiles of one context window.
+        """Classify the tiles of one context window.
 
-        "local" gives the local head's logits, "full" those of the aggregation: with the guide in a local
-        model, with the refined global branch in a full one. The latter reads all tiles before it yields and
-        keeps `classes` channels of each; everything else keeps one batch.
+        "local" gives the logits of the local branch, "full" those of the aggregation: with the guide in a local
+        model, with the refined branch in a full one. A full model reads all tiles before the first logits come, and
+        holds `classes` channels of each; otherwise memory is one batch.
 
         Args:
             thumbnail: (1, bands, h, w), the context window downsampled.
@@ -138,7 +138,7 @@ class GLNet(nn.Module):
         if self.local is None:
             raise UsageError(ONLY_GUIDE)
         if branch not in ("local", "full"):
-            raise UsageError(f"tiles have no {branch!r} logits: ask for 'local' or 'full'")
+            raise UsageError(f"tiles have no {branch!r} logits: use 'local' or 'full'")
         if self.guide is None and branch != "local":
             raise UsageError(NO_GUIDE)
         return self._tile_logits(thumbnail, tiles, tiling, branch)
@@ -160,7 +160,7 @@ class GLNet(nn.Module):
             if branch == "full" and guide is not None:
                 logits = self.tile_votes(maps.ps3)
                 logits += self.window_votes(guide.ps3, tiling, first, logits.shape)
-            del maps  # the next batch is computed before the name is bound again
+            del maps  # free them before the next batch is computed
             yield logits
 
     def local_maps(self, tiles: Iterable[Tensor], guide: Maps | None, tiling: Tiling) -> Iterator[tuple[int, Maps]]:
@@ -175,7 +175,7 @@ class GLNet(nn.Module):
             Index of a batch's first tile, and the batch's maps.
 
         Raises:
-            ValueError: where the tiles do not fit the tiling.
+            ValueError: if the tiles do not fit the tiling.
         """
         assert self.local is not None
         done = 0
@@ -189,7 +189,7 @@ class GLNet(nn.Module):
             raise ValueError(f"got {done} tiles of {len(tiling)}")
 
     def gather(self, tiles: Iterable[Tensor], guide: Maps, tiling: Tiling) -> Gathered:
-        """Run the local branch over all tiles of a window and keep what the refined branch needs.
+        """Run the local branch over all tiles of a window, and merge their maps for the refined branch.
 
         Memory is the guide's maps twice, and `classes` channels per tile. Arguments and errors: `local_maps`.
         """
@@ -198,11 +198,11 @@ class GLNet(nn.Module):
         for first, maps in self.local_maps(tiles, guide, tiling):
             collage.add(maps.shared, first)
             votes.append(self.tile_votes(maps.ps3))
-            del maps  # the next batch is computed before the name is bound again
+            del maps  # free them before the next batch is computed
         return Gathered(collage.merged(), votes)
 
-    # The aggregation is one convolution over [local ps3, global ps3]; the convolution of a concatenation is a
-    # sum, so that the local half can be computed long before the global half is known.
+    # The aggregation is one convolution over [local ps3, global ps3]. The convolution of a concatenation is a sum,
+    # so the local half can be computed long before the global half is known.
 
     def tile_votes(self, ps3: Tensor) -> Tensor:
         """The local half of the aggregation: (n, 2 width, h, w) to (n, classes, h, w)."""
@@ -218,13 +218,13 @@ class GLNet(nn.Module):
 
     @staticmethod
     def window_context(ps3: Tensor, tiling: Tiling, first: int, shape: torch.Size) -> Tensor:
-        """What a global branch's last map says of `shape[0]` tiles, at their `shape[2:]` cells.
+        """A global branch's last map, cropped to `shape[0]` tiles and resized to their `shape[2:]` cells.
 
         Args:
             ps3: (1, 2 width, H, W).
             tiling: where the tiles lie.
             first: index of the first tile.
-            shape: (n, any, h, w).
+            shape: (n, _, h, w).
 
         Returns:
             (n, 2 width, h, w).
@@ -233,7 +233,7 @@ class GLNet(nn.Module):
 
 
 def _numbered(batches: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Put the index of its first tile before every batch."""
+    """Pair every batch with the index of its first tile."""
     first = 0
     for batch in batches:
         yield first, batch

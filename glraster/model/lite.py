@@ -124,7 +124,7 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.channels, self.level_ends = tuple(channels), tuple(ends)
         for module in self.modules():
-            # as in ResNet: a model built without storage needs no values
+            # as in ResNet: on the meta device there is nothing to fill
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
                 nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

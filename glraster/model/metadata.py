@@ -1,4 +1,4 @@
-"""A model's spec as JSON, as it stands in the head of a model file; needs no torch."""
+"""The spec of a model as JSON, as a model file's header holds it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def dump_spec(spec: ModelSpec) -> str:
     """Write a spec as JSON.
 
     Args:
-        spec: what the model is.
+        spec: of the model.
 
     Returns:
         The JSON text, which `parse_spec` reads back to an equal spec.
 
     Raises:
-        ValueError: where the spec contradicts itself.
+        ValueError: if the spec contradicts itself.
     """
     provenance = dict(spec.provenance)
     text = json.dumps(
@@ -53,7 +53,7 @@ def parse_spec(text: str) -> ModelSpec:
         The spec.
 
     Raises:
-        ValueError: where a field is missing, unknown or impossible; the message names it.
+        ValueError: if a field is missing, unknown or impossible; the message names it.
     """
     try:
         record = json.loads(text)
@@ -62,7 +62,7 @@ def parse_spec(text: str) -> ModelSpec:
     version = record.pop("format_version", None) if isinstance(record, dict) else None
     if _whole("format_version", version, 1) > FORMAT_VERSION:
         raise ValueError(f"format version {version} is newer than this glraster knows; upgrade glraster")
-    record.setdefault("bfloat16_agreement", None)  # older files do not know it
+    record.setdefault("bfloat16_agreement", None)  # older files lack it
     values = _fields("the metadata", record, ModelSpec)
     architecture = _architecture(values["architecture"])
     spec = ModelSpec(
@@ -127,10 +127,10 @@ def _land_class(where: str, value: object) -> LandClass:
 
 
 def _fields(where: str, value: object, record: type) -> Fields:
-    """The fields of a record, each exactly once: nothing missing, nothing unknown."""
+    """The fields of a record; a missing or an unknown one is an error."""
     values = _mapping(where, value)
-    wanted = {field.name for field in fields(record)}
-    for problem, names in (("lacks", wanted - set(values)), ("has unknown", set(values) - wanted)):
+    expected = {field.name for field in fields(record)}
+    for problem, names in (("lacks", expected - set(values)), ("has unknown", set(values) - expected)):
         if names:
             raise ValueError(f"{where} {problem} {', '.join(sorted(names))}")
     return values
@@ -156,7 +156,7 @@ def _choice(where: str, value: object, choices: tuple[T, ...]) -> T:
 
 
 def _whole(where: str, value: object, least: int, most: int | None = None) -> int:
-    # bool is an int to Python, and not to anyone else
+    # bool is a subclass of int
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most and value > most):
         span = f"of {least} or more" if most is None else f"from {least} to {most}"
         raise ValueError(f"{where} is {value!r}, not a whole number {span}")

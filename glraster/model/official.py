@@ -1,4 +1,4 @@
-"""Import of the checkpoints that the authors of GLNet published, or that their released code writes."""
+"""Import the checkpoints that GLNet's authors published, or that their released code writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAYERS = {
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """One official file: `weights` by official name, without the prefix of DataParallel."""
+    """One official file: `weights` by official name, without DataParallel's prefix."""
 
     path: Path
     slot: str
@@ -43,11 +43,11 @@ def import_official(
     global_to_local: str | Path | None = None,
     local_to_global: str | Path | None = None,
 ) -> tuple[GLNet, ModelSpec]:
-    """Build a model from official checkpoints (`.pth`), which are read without running code in them.
+    """Build a model from official checkpoints (`.pth`), without running code in them.
 
-    The global file alone gives a global model; the global2local file alone a local one, whose guide it
-    contains; the global and the local2global file a full one. With the latter two, a global2local file is only
-    checked: evaluation never uses it. Memory is the model and one file.
+    The global file alone gives a global model. The global2local file alone gives a local model: it holds the guide
+    too. The global and the local2global file give a full model; a global2local file beside them is only checked, as
+    evaluation never uses it. Memory is the model and one file.
 
     Args:
         global_path: of stage 1, published as fpn_deepglobe_global.pth.
@@ -55,18 +55,18 @@ def import_official(
         local_to_global: of stage 3, published as fpn_deepglobe_local2global.pth.
 
     Returns:
-        The network in eval mode on the CPU, and its spec: the data set's, where the number of classes tells it.
+        The network in eval mode on the CPU, and its spec: that of the data set, if the number of classes identifies it.
 
     Raises:
-        UsageError: where the files do not make a model together.
-        ModelError: where a file is damaged, not of GLNet, or of another stage than its place says.
+        UsageError: if no model is made of these files.
+        ModelError: if a file is damaged, not of GLNet, or of another stage than its argument says.
     """
     given = {_GLOBAL: global_path, _TO_LOCAL: global_to_local, _TO_GLOBAL: local_to_global}
     paths = {slot: Path(path) for slot, path in given.items() if path is not None}
     mode = _mode(paths)
     digests = _digests(paths)
     model: GLNet | None = None
-    seen: dict[str, tuple[str, str]] = {}
+    digests_of_branches: dict[str, tuple[str, str]] = {}
     for slot, path in paths.items():
         file = _read(path, slot)
         if model is None:
@@ -78,9 +78,9 @@ def import_official(
                 f"{path}: {file.classes} classes, the other files have {model.arch.classes}; use files of one training"
             )
         _fill(model, file)
-        seen[slot] = _branch_digests(file)
+        digests_of_branches[slot] = _branch_digests(file)
     assert model is not None
-    _compare(seen)
+    _compare_stages(digests_of_branches)
     provenance = {
         "source": "official GLNet checkpoints",
         "files": {slot: {"name": path.name, "sha256": digests[slot]} for slot, path in paths.items()},
@@ -97,13 +97,13 @@ def _mode(paths: dict[str, Path]) -> Mode:
     if slots >= {_GLOBAL, _TO_GLOBAL}:
         return "full"
     raise UsageError(
-        f"{' and '.join(paths) or 'no'} checkpoint given; a model is made of global alone, of global2local alone, "
-        "or of global and local2global together"
+        f"{' and '.join(paths) or 'no'} checkpoint given; a model takes global alone, global2local alone, "
+        "or global and local2global together"
     )
 
 
 def _digests(paths: dict[str, Path]) -> dict[str, str]:
-    """SHA-256 per slot; refuses a file whose name, or whose content in another slot, says it is misplaced."""
+    """SHA-256 per slot; refuses a file named as another slot's, and one file in two slots."""
     for slot, path in paths.items():
         named = [other for other in (_TO_LOCAL, _TO_GLOBAL) if other in path.name.lower()]
         if named and slot not in named:
@@ -123,9 +123,9 @@ def _read(path: Path, slot: str) -> _Checkpoint:
         if file.read(9)[8:] == b"{":
             raise ModelError(f"{path}: a safetensors file, not a PyTorch checkpoint; a model needs no import")
     try:
-        with warnings.catch_warnings(action="ignore"):  # what torch says of foreign pickles is for its developers
+        with warnings.catch_warnings(action="ignore"):  # torch's warnings about foreign pickles help no user
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes lead it into
+    except Exception as error:  # torch.load can raise anything, depending on the bytes
         raise ModelError(
             f"{path}: not a PyTorch file of plain weights ({type(error).__name__}); download it again"
         ) from error
@@ -141,7 +141,7 @@ def _read(path: Path, slot: str) -> _Checkpoint:
 
 
 def _layout(classes: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of everything in an official checkpoint."""
+    """Names and shapes of the tensors in an official checkpoint."""
     with torch.device("meta"):
         model = GLNet(Architecture("full", bands=3, classes=classes))
     return {_official_name(name): tuple(x.shape) for name, x in model.state_dict().items()}
@@ -181,7 +181,7 @@ def _check(path: Path, weights: dict[str, Tensor], layout: dict[str, tuple[int, 
 
 
 def _check_stage(path: Path, slot: str, weights: dict[str, Tensor]) -> None:
-    """Refuse a file of an earlier stage: biases of a pyramid start at zero and leave it with the first step."""
+    """Refuse a file of an earlier stage: a pyramid's biases are zero until its first training step."""
     trained = {
         _TO_LOCAL: bool(weights["fpn_local.toplayer.bias"].any()),
         _TO_GLOBAL: bool(weights["fpn_global.toplayer_ext.bias"].any()),
@@ -194,7 +194,7 @@ def _check_stage(path: Path, slot: str, weights: dict[str, Tensor]) -> None:
 
 
 def _fill(model: GLNet, file: _Checkpoint) -> None:
-    """Copy what evaluation takes from this file: the guide from stage 1, all else from the last stage."""
+    """Copy the weights that evaluation takes from this file: the guide from stage 1, all others from the last stage."""
     for name, target in model.state_dict().items():
         if _source(model.arch.mode, name) == file.slot:
             source = file.weights.get(_official_name(name))
@@ -208,9 +208,9 @@ def _source(mode: Mode, name: str) -> str:
 
 
 def _branch_digests(file: _Checkpoint) -> tuple[str, str]:
-    """Digests of the weights that stage 2 keeps of stage 1, and that stage 3 keeps of stage 2."""
-    kept = ("resnet_global.", "fpn_global."), ("resnet_local.", "fpn_local.")
-    return _digest(file.weights, kept[0]), _digest(file.weights, kept[1])
+    """Digests of the weights that stage 2 takes over from stage 1, and stage 3 from stage 2."""
+    of_global, of_local = ("resnet_global.", "fpn_global."), ("resnet_local.", "fpn_local.")
+    return _digest(file.weights, of_global), _digest(file.weights, of_local)
 
 
 def _digest(weights: dict[str, Tensor], prefixes: tuple[str, ...]) -> str:
@@ -224,8 +224,8 @@ def _floats(weights: dict[str, Tensor], prefixes: tuple[str, ...]) -> Iterator[s
     return (name for name in sorted(weights) if name.startswith(prefixes) and weights[name].is_floating_point())
 
 
-def _compare(seen: dict[str, tuple[str, str]]) -> None:
-    """Warn where a stage did not start from the file of the stage before it: the branches never saw each other."""
+def _compare_stages(digests: dict[str, tuple[str, str]]) -> None:
+    """Warn if a stage did not start from the file of the stage before it: its branches were not trained together."""
     for part, (before, after) in enumerate(((_GLOBAL, _TO_LOCAL), (_TO_LOCAL, _TO_GLOBAL))):
-        if before in seen and after in seen and seen[before][part] != seen[after][part]:
+        if before in digests and after in digests and digests[before][part] != digests[after][part]:
             log.warning("the %s checkpoint was not trained on the %s one: results may be poor", after, before)

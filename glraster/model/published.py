@@ -1,4 +1,4 @@
-"""The data sets of GLNet's paper: what a model imported from there was trained on."""
+"""The data sets of GLNet's paper, which imported models were trained on."""
 
 from __future__ import annotations
 

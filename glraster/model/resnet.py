@@ -1,4 +1,4 @@
-"""ResNet backbones (He et al. 2016) with the parameter names of torchvision, so that its weights fit."""
+"""ResNet backbones (He et al. 2016) with torchvision's parameter names, so that its weights fit."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ResNet(nn.Module):
         self.layer3 = _stage(block, self.channels[1], 4 * stem, depths[2], stride=2)
         self.layer4 = _stage(block, self.channels[2], 8 * stem, depths[3], stride=2)
         for module in self.modules():
-            # a model built without storage needs no values, and drawing them there imports torch's compiler: seconds
+            # on the meta device there is nothing to fill, and drawing there imports torch's compiler: seconds
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 

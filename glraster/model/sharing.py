@@ -1,7 +1,7 @@
-"""How the branches exchange maps: a tile's crop of the global map, and all tiles merged into one.
+"""How the branches exchange maps: a tile's crop of the global map, and the maps of all tiles merged into one.
 
-The arithmetic is that of the authors' released code, quirks included, because the published weights were
-trained on it: footprints are rounded half to even per map, and merged maps are divided by a resized overlap
+The arithmetic is that of the authors' released code, on which the published weights were trained, with its quirks:
+footprints are rounded half to even per map, and merged maps are divided by a resized overlap
 count that is not exactly the number of maps added.
 """
 
@@ -20,8 +20,8 @@ from glraster.model.fpn import Shared, resize
 class Tiling:
     """Equal tiles on a product grid in a context window of `height` x `width` pixels.
 
-    Tile i has its top at `tops[i // len(lefts)]` and its left at `lefts[i % len(lefts)]`: row-major order. With
-    `chosen` only these tiles of the grid are there, and tile i is the i-th of them.
+    Tile i has its top at `tops[i // len(lefts)]` and its left at `lefts[i % len(lefts)]`: row-major order. With a
+    `selection`, only these tiles of the grid exist, and tile i is the i-th of them.
     """
 
     height: int
@@ -30,7 +30,7 @@ class Tiling:
     tile_width: int
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
-    chosen: tuple[int, ...] | None = None
+    selection: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for offsets, length, side in (
@@ -42,11 +42,11 @@ class Tiling:
             if not offsets or min(offsets) < 0 or max(offsets) > side - length:
                 raise ValueError(f"tile offsets {offsets} leave the window of {side} px (tile {length} px)")
         grid = len(self.tops) * len(self.lefts)
-        if self.chosen is not None and not all(0 <= i < grid for i in self.chosen):
-            raise ValueError(f"chosen tiles {self.chosen} are not among the {grid} of the grid")
+        if self.selection is not None and not all(0 <= i < grid for i in self.selection):
+            raise ValueError(f"selected tiles {self.selection} are not among the {grid} of the grid")
 
     def __len__(self) -> int:
-        return len(self.tops) * len(self.lefts) if self.chosen is None else len(self.chosen)
+        return len(self.tops) * len(self.lefts) if self.selection is None else len(self.selection)
 
     def footprints(self, size: tuple[int, int], first: int, count: int) -> list[tuple[slice, slice]]:
         """Rows and columns that tiles cover in a map of the whole window, all of one size.
@@ -59,17 +59,17 @@ class Tiling:
         rows = _spans(self.tops, self.tile_height, self.height, size[0])
         columns = _spans(self.lefts, self.tile_width, self.width, size[1])
         across = len(columns)
-        which = range(first, first + count) if self.chosen is None else self.chosen[first : first + count]
-        return [(rows[i // across], columns[i % across]) for i in which]
+        numbers = range(first, first + count) if self.selection is None else self.selection[first : first + count]
+        return [(rows[i // across], columns[i % across]) for i in numbers]
 
     def overlap(self, size: tuple[int, int]) -> Tensor:
-        """How many tiles cover each cell of a map (H, W) of the window: pixel counts, resized bilinearly.
+        """Number of tiles that cover each cell of a map (H, W) of the window: pixel counts, resized bilinearly.
 
         Raises:
-            ValueError: where tiles were chosen; the count would be no product.
+            ValueError: if there is a selection, whose count is not separable.
         """
-        if self.chosen is not None:
-            raise ValueError("the maps of a choice of tiles are not merged: this needs all tiles of the window")
+        if self.selection is not None:
+            raise ValueError("the maps of selected tiles cannot be merged: this needs all tiles of the window")
         rows = _counts(self.tops, self.tile_height, self.height, size[0])
         columns = _counts(self.lefts, self.tile_width, self.width, size[1])
         # the count of a product grid is a product, and bilinear resizing is separable
@@ -78,7 +78,7 @@ class Tiling:
 
 def _spans(offsets: tuple[int, ...], length: int, side: int, cells: int) -> list[slice]:
     count = min(max(round(cells * (length / side)), 1), cells)
-    # two roundings half up can reach one cell past the end, as with a window of two tiles: stay inside
+    # start and count are rounded separately and can reach one cell past the end: stay inside
     starts = [min(round(offset / side * cells), cells - count) for offset in offsets]
     return [slice(start, start + count) for start in starts]
 
@@ -87,7 +87,7 @@ def _counts(offsets: tuple[int, ...], length: int, side: int, cells: int) -> Ten
     counts = torch.zeros(1, 1, side)
     for offset in offsets:
         counts[..., offset : offset + length] += 1
-    # at least one: a cell that no tile covers stays zero instead of becoming 0 / 0
+    # at least one, so that a cell without a tile stays zero instead of becoming 0 / 0
     return F.interpolate(counts, size=cells, mode="linear", align_corners=False)[0, 0].clamp(min=1)
 
 
@@ -113,7 +113,7 @@ def crop_shared(shared: Shared, tiling: Tiling, first: int, count: int) -> Share
 
 
 class Canvas:
-    """Merges the maps of tiles into one map of the window; memory is that one map, float32."""
+    """Merges the maps of tiles into one map of the window. Memory is that map in float32."""
 
     def __init__(self, tiling: Tiling, like: Tensor) -> None:
         """Start empty, with the shape, device and (at the end) dtype of `like`, (1, C, H, W)."""
@@ -123,7 +123,7 @@ class Canvas:
         self._size = (like.shape[-2], like.shape[-1])
 
     def add(self, maps: Tensor, first: int) -> None:
-        """Shrink maps (n, C, h, w) of tiles `first`, `first` + 1, ... into their footprints and add them."""
+        """Resize maps (n, C, h, w) of tiles `first`, `first` + 1, ... to their footprints and add them."""
         spans = self._tiling.footprints(self._size, first, maps.shape[0])
         rows, columns = spans[0]
         small = resize(maps, (rows.stop - rows.start, columns.stop - columns.start))
@@ -131,15 +131,15 @@ class Canvas:
             self._sum[0, :, rows, columns] += tile
 
     def merged(self) -> Tensor:
-        """The sum over the overlap count, (1, C, H, W)."""
+        """The sum divided by the overlap count, (1, C, H, W)."""
         return (self._sum / self._tiling.overlap(self._size).to(self._sum.device)).to(self._dtype)
 
 
 class Collage:
-    """Merges all maps that a branch shares; memory is one set of window maps for any number of tiles."""
+    """Merges all maps that a branch shares. Memory is one set of window maps, however many the tiles."""
 
     def __init__(self, tiling: Tiling, like: Shared) -> None:
-        """Start empty, with the shapes of the window's own maps `like`."""
+        """Start empty, with the shapes of `like`, the maps of the window."""
         self._canvases = tuple(tuple(Canvas(tiling, level) for level in levels) for levels in like)
 
     def add(self, shared: Shared, first: int) -> None:

@@ -171,15 +171,15 @@ class Predictor:
         if not self.coarse_to_fine:
             return self._tile_logits(pixels, small, rows, columns)
         assert isinstance(self.model, FoldedGLNet)
-        look = self.model.look(small)
-        near = foreground_tiles(look.logits[0].argmax(0).cpu().numpy() == FOREGROUND, rows, columns)
-        blend.leave(near, look.logits)
+        guide = self.model.run_guide(small)
+        near = foreground_tiles(guide.logits[0].argmax(0).cpu().numpy() == FOREGROUND, rows, columns)
+        blend.leave(near, guide.logits)
         places = [place for place in _places(rows, columns) if near[place]]
         if not places:
             return iter(())
-        tiling = replace(_tiling(rows, columns), chosen=tuple(np.flatnonzero(near).tolist()))
+        tiling = replace(_tiling(rows, columns), selection=tuple(np.flatnonzero(near).tolist()))
         batches = self._batches(pixels, places, rows, columns)
-        return _one_by_one(places, self.model.closer_logits(look, batches, tiling))
+        return _one_by_one(places, self.model.guided_logits(guide, batches, tiling))
 
     def _paper(self, pixels: Tensor, small: Tensor) -> Tensor:
         height, width = pixels.shape[1:]

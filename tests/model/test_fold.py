@@ -237,7 +237,7 @@ def test_folded_tiles_give_the_plain_ones_logits(tiling: Tiling, name: str) -> N
     folded = FoldedGLNet(model, "local")
     close(torch.cat([*folded.tile_logits(thumbnail, tiles.split(3), tiling, "local")]), expected, TOLERANCE / 10)
     with pytest.raises(UsageError, match="sees tiles only, and no context"):
-        folded.look(thumbnail)
+        folded.run_guide(thumbnail)
     with pytest.raises(UsageError, match="sees tiles only, and no context"):
         FoldedGLNet(model, "full")
 

@@ -144,7 +144,7 @@ def test_asking_for_what_the_model_lacks() -> None:
     tiling, thumbnail = TILINGS["tile is window"], torch.rand(1, 3, 64, 96)
     with pytest.raises(UsageError, match="this model has a global branch only"):
         network("global").tile_logits(thumbnail, [], tiling)
-    with pytest.raises(UsageError, match="tiles have no 'global' logits: ask for 'local' or 'full'"):
+    with pytest.raises(UsageError, match="tiles have no 'global' logits: use 'local' or 'full'"):
         network("local").tile_logits(thumbnail, [], tiling, "global")
 
 
@@ -180,5 +180,5 @@ def test_networks_that_do_not_exist(arch: Architecture, message: str) -> None:
 def test_a_pyramid_takes_the_other_maps_where_it_shares_and_only_there() -> None:
     maps = tuple(torch.rand(1, 8, s, s) for s in (8, 4, 2, 1))
     for sharing, other in ((True, None), (False, (maps,) * 4)):
-        with pytest.raises(ValueError, match="the other branch's maps go to the sharing form"):
+        with pytest.raises(ValueError, match="the sharing form needs the other branch's maps"):
             FPN((8, 8, 8, 8), 8, 2, sharing)(maps, other)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glraster.config import Architecture, LandClass, ModelSpec
 from glraster.errors import UsageError
-from glraster.model.fold import FoldedGLNet, Look
+from glraster.model.fold import FoldedGLNet, GuideOutput
 from glraster.model.glnet import GLNet
 from glraster.model.sharing import Tiling
 from glraster.raster.grid import FloatArray
@@ -42,12 +42,12 @@ class Watched(FoldedGLNet):
         super().__init__(network, "full")
         self._seen, self.classed = seen, 0
 
-    def look(self, thumbnail: Tensor) -> Look:
-        look = super().look(thumbnail)
-        return replace(look, logits=self._seen(look.logits))
+    def run_guide(self, thumbnail: Tensor) -> GuideOutput:
+        output = super().run_guide(thumbnail)
+        return replace(output, logits=self._seen(output.logits))
 
-    def _closer_logits(self, *arguments: object) -> Iterator[Tensor]:
-        for batch in super()._closer_logits(*arguments):  # type: ignore[arg-type]
+    def _guided_logits(self, *arguments: object) -> Iterator[Tensor]:
+        for batch in super()._guided_logits(*arguments):  # type: ignore[arg-type]
             self.classed += batch.shape[0]
             yield batch
 
@@ -102,7 +102,7 @@ def test_skipped_tiles_vote_as_the_guide_with_the_weights_of_a_tile() -> None:
     guide, network = guide_cells(Watched(in_the_corner)), Watched(in_the_corner)
     small = torch.full((1, 2, 23, 29), -1.0)
     found = scores(network)
-    seen = network.look(thumbnail_of(network)).logits
+    seen = network.run_guide(thumbnail_of(network)).logits
     assert seen.shape == small.shape
     near = foreground_tiles((seen[0].argmax(0) == 1).numpy(), rows, columns)
     assert 0 < near.sum() < TILES
@@ -146,35 +146,35 @@ def plain_logits(network: FoldedGLNet) -> Tensor:
 
 def test_the_logits_of_chosen_tiles_are_those_of_all() -> None:
     network, chosen = Watched(everywhere), (3, 7, 8, 29)
-    look = network.look(thumbnail_of(network))
-    tiling = replace(window_tiling(), chosen=chosen)
+    guide = network.run_guide(thumbnail_of(network))
+    tiling = replace(window_tiling(), selection=chosen)
     batches = torch.split(tiles_of(chosen), 3)
-    found = torch.cat(list(network.closer_logits(look, batches, tiling)))
+    found = torch.cat(list(network.guided_logits(guide, batches, tiling)))
     torch.testing.assert_close(found, plain_logits(network)[list(chosen)], rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="got 3 tiles of 4"):
-        list(network.closer_logits(look, batches[:1], tiling))
+        list(network.guided_logits(guide, batches[:1], tiling))
 
 
 def test_a_full_network_needs_all_tiles() -> None:
     network = Watched(everywhere, "full")
-    look = network.look(thumbnail_of(network))
-    with pytest.raises(UsageError, match="tiles cannot be chosen: this needs a model of mode local"):
-        network.closer_logits(look, [], window_tiling())
+    guide = network.run_guide(thumbnail_of(network))
+    with pytest.raises(UsageError, match="tiles cannot be selected: this needs a model of mode local"):
+        network.guided_logits(guide, [], window_tiling())
 
 
 def test_a_choice_of_tiles_is_of_the_grid_and_not_merged() -> None:
-    with pytest.raises(ValueError, match=r"chosen tiles \(30,\) are not among the 30 of the grid"):
-        replace(window_tiling(), chosen=(30,))
+    with pytest.raises(ValueError, match=r"selected tiles \(30,\) are not among the 30 of the grid"):
+        replace(window_tiling(), selection=(30,))
     with pytest.raises(ValueError, match="this needs all tiles of the window"):
-        replace(window_tiling(), chosen=(1,)).overlap((20, 20))
+        replace(window_tiling(), selection=(1,)).overlap((20, 20))
 
 
 def test_no_seam_where_kept_and_skipped_tiles_meet() -> None:
     """Tiles that say 4 beside a guide that says 0: neighbouring cells differ by no more than the steepest fade."""
 
     class Steps(Watched):
-        def _closer_logits(self, *arguments: object) -> Iterator[Tensor]:
-            return (torch.full_like(batch, 4.0) for batch in super()._closer_logits(*arguments))
+        def _guided_logits(self, *arguments: object) -> Iterator[Tensor]:
+            return (torch.full_like(batch, 4.0) for batch in super()._guided_logits(*arguments))
 
     def flat_but_for_the_corner(logits: Tensor) -> Tensor:
         flat = F.pad(torch.zeros_like(logits[:, :1]), (0, 0, 0, 0, 0, 1), value=-1e-3)

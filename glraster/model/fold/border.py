@@ -1,12 +1,18 @@
-"""A row of zero-padded 3x3 convolutions as one 9x9 convolution, exact up to the border of the map.
+r"""A chain of zero-padded 3x3 convolutions as one 9x9 convolution, exact up to the border of the map.
 
 The chain `E ∘ F ∘ S2 ∘ S1` pads with zeros before every step. One 9x9 convolution pads only once: near the border it
-counts paths of taps that leave the map and come back, which the chain meets as zeros. Only from rows 0 to 2 can a path
-of three taps leave, and only to rows 0 to 2 can the fourth bring it back. So what must be taken off is, per side, a
-convolution of a strip three cells wide into a strip three cells wide; and since rows and columns act apart,
-(S - Zy)(S - Zx) = S S - Zy S - S Zx + Zy Zx, what was taken off twice in a corner is a 3x3 block to a 3x3 block.
+counts paths of taps that leave the map and come back, where the chain has zeros. A path of three taps can leave only
+from rows 0 to 2, and the fourth can bring it back only to rows 0 to 2:
 
-The kernels are found by running the chain backwards from one output cell, at every distance from the border.
+    row -1    .   2   .    the path 1, 2, 3 leaves the map: the chain has a zero at 2, the 9x9 convolution has none
+    ---- end of the map ----
+    row  0    1   .   3
+
+So the correction is, per side, a convolution of a strip three cells wide into a strip three cells wide. Rows and
+columns are independent: (S - Zy)(S - Zx) = S S - Zy S - S Zx + Zy Zx. The last term, which both sides subtract in a
+corner, maps a 3x3 block to a 3x3 block.
+
+The kernels come from running the chain backwards from one output cell, at every distance from the border.
 """
 
 from __future__ import annotations
@@ -19,17 +25,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 RING = 3
-"""Cells along the border where the chain of four differs from one 9x9 convolution."""
+"""Width in cells of the border along which the chain of four differs from one 9x9 convolution."""
 
 LEAST = 3 * RING
-"""A side has at least so many cells, or opposite borders meet."""
+"""Least side of a map in cells: below it opposite borders would meet."""
 
 _FAR = 99
 _SIDES = ((_FAR, _FAR), *((i, _FAR) for i in range(RING)), *((_FAR, i) for i in reversed(range(RING))))
 """Distances to the border before and behind: far from both, then the first three cells, then the last three."""
 
 Backwards = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
-"""From a cell's outputs (N, n, 1, 1) to what they owe the inputs, (N, C, 9, 9); the second cuts off what is outside."""
+"""From a cell's outputs (N, n, 1, 1) to the inputs' weights (N, C, 9, 9); the function zeroes what is outside."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +51,15 @@ class Chain:
     corners: tuple[Tensor, Tensor, Tensor, Tensor]
 
     def to(self, dtype: torch.dtype) -> Chain:
-        """The same in another number format, ready to be used."""
+        """The same kernels in another number format and the memory layout that `add` needs."""
         top, bottom, left, right = (x.to(dtype, memory_format=torch.channels_last) for x in self.edges)
         one, two, three, four = (x.to(dtype) for x in self.corners)
         return Chain(self.inner.to(dtype), (top, bottom, left, right), (one, two, three, four))
 
     def add(self, strips: Strips, result: Tensor) -> None:
-        """Add to (B, n, h, w) along its border what the border of the chain's input takes off there."""
+        """Correct a result (B, n, h, w) of the 9x9 convolution along its border, given the strips of its input."""
         b, n, h, w = result.shape
-        # strips at the sides are laid down: convolutions along rows are the faster ones
+        # strips at the sides are transposed: convolutions along rows are faster
         lying = [strip.mT if i > 1 else strip for i, strip in enumerate(strips.edges)]
         top, bottom, left, right = (
             F.conv2d(strip.contiguous(memory_format=torch.channels_last), edge, padding=(0, 4))
@@ -64,8 +70,8 @@ class Chain:
         result[..., _HEAD] += left.reshape(b, RING, n, h).permute(0, 2, 3, 1)
         result[..., _TAIL] += right.reshape(b, RING, n, h).permute(0, 2, 3, 1)
         for block, kernel, (y, x) in zip(strips.corners, self.corners, _CORNERS, strict=True):
-            found = block.flatten(1) @ kernel.flatten(1).T
-            result[:, :, y, x] += found.view(b, RING, RING, n).permute(0, 3, 1, 2)
+            correction = block.flatten(1) @ kernel.flatten(1).T
+            result[:, :, y, x] += correction.view(b, RING, RING, n).permute(0, 3, 1, 2)
 
 
 _HEAD, _TAIL = slice(None, RING), slice(-RING, None)
@@ -84,7 +90,7 @@ class Strips:
 
     @staticmethod
     def joined(*parts: Strips) -> Strips:
-        """Several maps' channels, one behind the other."""
+        """The strips of several maps, concatenated along channels."""
         top, bottom, left, right = (torch.cat(edges, dim=1) for edges in zip(*(p.edges for p in parts), strict=True))
         return Strips((top, bottom, left, right))
 
@@ -95,12 +101,12 @@ class Strips:
 
 
 def chain(backwards: Backwards, classes: int, like: Tensor) -> Chain:
-    """Find the kernels of a chain of up to four zero-padded 3x3 convolutions.
+    """Compute the kernels of a chain of up to four zero-padded 3x3 convolutions.
 
     Args:
         backwards: the chain's transpose.
         classes: outputs n of the chain.
-        like: one of its weights; computation is in its format, on its device.
+        like: one of its weights, for number format and device.
     """
     device = like.device
     first, *_ = near_columns = _kernels(backwards, classes, _SIDES[0], device)

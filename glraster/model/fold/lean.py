@@ -13,15 +13,15 @@ from glraster.model.glnet import Backbone
 from glraster.model.lite import EfficientNetLite, InvertedBlock
 from glraster.model.resnet import BasicBlock, Bottleneck, Levels, ResNet
 
-# oneDNN applies sum and ReLU while the result is in registers: 15 % of a ResNet-50. The operator is torch's own,
-# for its compiler, and not documented: where it is gone, the plain operators give the same.
+# oneDNN applies sum and ReLU while the result is in registers, which saves 15 % of a ResNet-50. torch has this operator
+# for its compiler and does not document it; if a version lacks it, the plain operators give the same.
 _ONEDNN = bool(torch._C._has_mkldnn)
 _FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if _ONEDNN else None
 _FUSED_SUM = getattr(torch.ops.mkldnn, "_convolution_pointwise_", None) if _ONEDNN else None
 
 WIDE, WIDEST = 128, 512
-"""Channels from which Winograd's form of a 3x3 convolution is the faster one on a CPU, and up to which the weights of a
-backbone in that form, four times as large, are worth their memory."""
+"""Least number of channels for which Winograd's form of a 3x3 convolution is faster on a CPU, and the most for which a
+backbone keeps its weights in that form, four times as large."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ def lean_conv(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, stride: i
 
     Args:
         weight: (outputs, inputs, height, width), odd sides.
-        bias: (outputs); zero where None.
+        bias: (outputs); zero if None.
         dtype: format of the weights.
         stride: of both axes.
     """
     bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    lasting = weight.detach().to(dtype, memory_format=torch.channels_last, copy=True)
-    return Conv(lasting, bias.detach().to(dtype, copy=True), stride, padding)
+    copied = weight.detach().to(dtype, memory_format=torch.channels_last, copy=True)
+    return Conv(copied, bias.detach().to(dtype, copy=True), stride, padding)
 
 
 def parameters(conv: nn.Module) -> tuple[Tensor, Tensor]:
@@ -83,16 +83,16 @@ def parameters(conv: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def wide_conv(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, often: bool) -> Conv | WinogradConv:
-    """A 3x3 convolution that keeps the map's size, in the form that is fastest.
+    """A 3x3 convolution that keeps the map's size, in the fastest form.
 
     Args:
         weight, bias, dtype: as `lean_conv`.
-        often: whether it pays to keep a larger, transformed weight.
+        often: whether it runs often enough to keep a larger, transformed weight.
     """
     direct = lean_conv(weight, bias, dtype)
     if dtype == torch.float32 and weight.device.type == "cpu" and min(weight.shape[:2]) >= WIDE:
-        kept = transformed(weight.detach()) if often else weight.detach().clone(memory_format=torch.contiguous_format)
-        return WinogradConv(kept, direct.bias)
+        plain = weight.detach().clone(memory_format=torch.contiguous_format)
+        return WinogradConv(transformed(plain) if often else plain, direct.bias)
     return direct
 
 
@@ -143,7 +143,7 @@ class LeanResNet:
 
     @staticmethod
     def of(net: ResNet, dtype: torch.dtype, *, often: bool = False) -> LeanResNet:
-        """Fold a ResNet; the weights are copied, in `dtype`; `often`: it is for many images."""
+        """Fold a ResNet; the weights are copied, in `dtype`; `often` as in `wide_conv`."""
         stages = (net.layer1, net.layer2, net.layer3, net.layer4)
         return LeanResNet(
             folded_conv(net.conv1, net.bn1, dtype),
@@ -187,9 +187,9 @@ class SameLean:
 
     @staticmethod
     def of(weight: Tensor, bias: Tensor, groups: int, dtype: torch.dtype) -> SameLean:
-        lasting = F.pad(weight.detach(), (1, 0, 1, 0)).to(dtype, memory_format=torch.channels_last)
+        wider = F.pad(weight.detach(), (1, 0, 1, 0)).to(dtype, memory_format=torch.channels_last)
         reach = weight.shape[2] // 2
-        return SameLean(Conv(lasting, bias.detach().to(dtype, copy=True), 2, (reach, reach), groups))
+        return SameLean(Conv(wider, bias.detach().to(dtype, copy=True), 2, (reach, reach), groups))
 
     def relu6(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W) and limit the result to 0 to 6."""

@@ -1,7 +1,7 @@
-"""The folded local branch: tiles in; their votes, and the maps that the refined branch merges, out.
+"""The folded local branch: from tiles to their votes, and to the maps that the refined branch merges.
 
-The algebra and its notation stand in `fold`. Level 0 is folded (points 5 and 6); a level 0 too small for that is
-computed as the coarser ones are.
+`fold` explains the algebra and its notation. Level 0 is folded (points 5 and 6); if it is too small for that, it is
+computed like the coarser levels.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Layer:
 class Finest:
     """E * F * S2 * S1 at level 0: `down` (9x1, to 9 n channels), `across` (the sum of nine shifts), `border`.
 
-    `foreign` makes the products of the guide's [ps0, ps1, ps2] for 81 taps; `constant` (n, 9, 9) is what the biases of
-    S1 and S2 come to, at every distance from the border.
+    `foreign` makes the products of the guide's [ps0, ps1, ps2] for 81 taps; `constant` (n, 9, 9) is the contribution of
+    the biases of S1 and S2, at every distance from the border.
     """
 
     down: Conv
@@ -67,17 +67,17 @@ class Forms:
     places: Places | None
 
     def matrices(self, i: int) -> list[Tensor]:
-        """What resizes a footprint of level i to the tile's map, rows and columns."""
+        """The matrices that resize a footprint of level i to the tile's map, for rows and columns."""
         return [resizing(cells, side) for cells, side in zip(self.footprint[i], self.tile[i], strict=True)]
 
     def to_finest(self, i: int) -> list[Tensor]:
-        """What resizes a tile's map of level i to its finest one, rows and columns."""
+        """The matrices that resize a tile's map of level i to its finest one, for rows and columns."""
         return [resizing(cells, side) for cells, side in zip(self.tile[i], self.tile[0], strict=True)]
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """What the tiles of a window use of the guide: products of its maps per level, (1, channels, H_i, W_i).
+    """The guide's part in the tiles of a window: products of its maps per level, (1, channels, H_i, W_i).
 
     `sources` is [ps0, ps1, ps2] of level 0, of which `finest` has the products.
     """
@@ -94,7 +94,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Tiles:
-    """What a batch of tiles leaves: votes (B, n, h_0, w_0), float32; maps to merge where the model is a full one."""
+    """The result of a batch of tiles: votes (B, n, h_0, w_0), float32, and, in a full model, maps to merge."""
 
     votes: Tensor
     shared: Shared
@@ -102,7 +102,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class FoldedLocal:
-    """The local branch up to the votes of one head; `sampler` where the maps are merged."""
+    """The local branch up to the votes of one head; `sampler` if the maps are merged."""
 
     backbone: LeanResNet | LeanLite
     lateral: tuple[Layer, ...]
@@ -115,7 +115,7 @@ class FoldedLocal:
     sampler: Sampler | None
 
     def share(self, guide: Shared, tiling: Tiling) -> Sharing:
-        """Make the products that all tiles of a window use; the guide's maps are c, ps0, ps1, ps2."""
+        """Compute the products that all tiles of a window use; the guide's maps are c, ps0, ps1, ps2."""
         c, ps0, ps1, ps2 = guide
         forms = self._forms(tiling, tuple((level.shape[-2], level.shape[-1]) for level in c))
         dense = range(1 if forms.folded else 0, 4)
@@ -173,7 +173,7 @@ class FoldedLocal:
     def _top_down(self, c: Levels, foreign: Levels) -> Levels:
         down: list[Tensor] = []
         for i in (3, 2, 1, 0):
-            beside = resize(foreign[i], c[i].shape[-2:])  # a copy also where it has this size: `foreign` was cut out
+            beside = resize(foreign[i], c[i].shape[-2:])  # never an alias of `foreign`: crops are copies
             if down:
                 beside += resize(down[-1], c[i].shape[-2:])
             down.append(self.lateral[i].own(c[i], add=beside))
@@ -199,7 +199,7 @@ class FoldedLocal:
         return votes
 
     def _offset(self, forms: Forms) -> Tensor:
-        """What biases come to: (n, h_0, w_0)."""
+        """The contribution of the biases: (n, h_0, w_0)."""
         ones = self.offset.new_ones(1, 1, *forms.tile[0])
         offset = F.conv2d(ones, self.offset, self.bias, padding=1)[0]
         if not forms.folded:
@@ -220,7 +220,7 @@ def fold_local(pyramid: Pyramid, head: Tensor, bias: Tensor | None, merges: bool
         pyramid: the local branch.
         head: E (n, 2 W, 3, 3): the branch's own classifier, or the local half of the aggregation.
         bias: of the head.
-        merges: whether a refined branch will ask for the maps.
+        merges: whether a refined branch needs the maps.
         dtype: number format of convolutions.
     """
     fpn = pyramid.fpn
@@ -274,8 +274,8 @@ def fold_finest(
         to_ps0 = F.conv_transpose2d(behind, weight1)
         return torch.cat([to_ps0, F.pad(to_ps1, (1,) * 4), F.pad(to_ps2, (2,) * 4)], dim=1)
 
-    found = chain(backwards, classes, head)
-    own, foreign = found.inner[:, :width], found.inner[:, width:]
+    kernels = chain(backwards, classes, head)
+    own, foreign = kernels.inner[:, :width], kernels.inner[:, width:]
     shifts = torch.eye(9 * classes, device=head.device).view(9, classes, 9 * classes).permute(1, 2, 0)[:, :, None]
     small = bias1[:, None, None].expand(-1, LEAST, LEAST)
     small = F.conv2d(small[None], own2, bias2, padding=1)
@@ -284,6 +284,6 @@ def fold_finest(
         down=lean_conv(own.permute(3, 0, 1, 2).reshape(9 * classes, width, 9, 1), None, dtype),
         across=lean_conv(shifts, None, dtype),
         foreign=lean_conv(tap_products(foreign), None, dtype),
-        border=found.to(dtype),
+        border=kernels.to(dtype),
         constant=small[0],
     )

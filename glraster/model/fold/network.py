@@ -1,4 +1,4 @@
-"""The folded network: one look at the window, then its tiles, then, in a full model, the refined look."""
+"""The folded network: the guide reads the window, then come the tiles, then, in a full model, the refined branch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from glraster.model.resnet import Levels
 from glraster.model.sharing import Collage, Tiling, crop
 
 FOLD_VERSION = 2
-"""Counts the forms of this arithmetic: another one gives the same logits, but for their last bits."""
+"""Version of this arithmetic: another version gives the same logits up to their last bits."""
 
 
 @dataclass(frozen=True)
 class LeanPyramid:
-    """A branch that sees the thumbnail, as it is but for the last convolutions; `other` as in `FPN.forward`."""
+    """The backbone and pyramid of a branch up to ps2, unchanged but for its backbone; `other` as in `FPN.forward`."""
 
     backbone: LeanResNet | LeanLite
     lateral: tuple[Conv, ...]
@@ -58,7 +58,7 @@ class LeanPyramid:
 
 @dataclass(frozen=True)
 class Head:
-    """A k x k convolution of four levels, resized to the finest and put side by side, to few channels.
+    """A k x k convolution, to few channels, of four levels that are resized to the finest and concatenated.
 
     `finest` convolves level 0, `products` are the taps of the coarser ones; the bias is in `finest`.
     """
@@ -104,8 +104,8 @@ class FoldedBranch:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the guide makes of a thumbnail: logits (1, classes, h, w), float32, and the maps that tiles use."""
+class GuideOutput:
+    """The guide's logits (1, classes, h, w), float32, of a thumbnail, and the maps that tiles use."""
 
     logits: Tensor
     shared: Shared
@@ -114,20 +114,20 @@ class Look:
 class FoldedGLNet:
     """A GLNet for inference: `global_logits` and `tile_logits` as those of `GLNet`, in one number format.
 
-    `look` and `closer_logits` are the two halves of `tile_logits`, for those who choose tiles by what the guide sees.
-    Weights are copies, on the device of the network it was made from. Logits are float32.
+    `run_guide` and `guided_logits` are the two halves of `tile_logits`, for callers that select tiles by the guide's
+    logits. Weights are copies, on the device of the network they come from. Logits are float32.
     """
 
     def __init__(self, model: GLNet, branch: Branch, dtype: torch.dtype = torch.float32) -> None:
-        """Fold a network for one branch: what the others need is left out.
+        """Fold a network for the logits of one branch.
 
         Args:
             model: in eval mode; it is not changed and may be dropped afterwards.
-            branch: whose logits will be asked for.
+            branch: the branch whose logits are computed.
             dtype: number format of convolutions.
 
         Raises:
-            UsageError: where the model lacks the branch.
+            UsageError: if the model lacks the branch.
         """
         if branch != "global" and model.local is None:
             raise UsageError(ONLY_GUIDE)
@@ -169,12 +169,12 @@ class FoldedGLNet:
 
     @torch.inference_mode()
     def global_logits(self, thumbnail: Tensor) -> Tensor:
-        """Class the thumbnail (1, bands, h, w) with the guide alone: (1, classes, h/4, w/4), sizes rounded up."""
-        return self.look(thumbnail).logits
+        """Classify the thumbnail (1, bands, h, w) with the guide alone: (1, classes, h/4, w/4), sizes rounded up."""
+        return self.run_guide(thumbnail).logits
 
     @torch.inference_mode()
-    def look(self, thumbnail: Tensor) -> Look:
-        """Look at the thumbnail (1, bands, h, w) of a window with the guide.
+    def run_guide(self, thumbnail: Tensor) -> GuideOutput:
+        """Run the guide on the thumbnail (1, bands, h, w) of a window.
 
         Raises:
             UsageError: if the network has none.
@@ -182,35 +182,35 @@ class FoldedGLNet:
         if self._guide is None:
             raise UsageError(NO_GUIDE)
         shared = self._guide.pyramid.shared(self._enter(thumbnail))
-        return Look(self._guide.head(shared[3]).float(), shared)
+        return GuideOutput(self._guide.head(shared[3]).float(), shared)
 
-    def closer_logits(self, look: Look, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
-        """Class some tiles of a window, or all: the logits that `tile_logits` gives for these tiles.
+    def guided_logits(self, guide: GuideOutput, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
+        """Classify some tiles of a window, or all: the logits that `tile_logits` gives for these tiles.
 
         Args:
-            look: at the window's thumbnail.
+            guide: of the window's thumbnail.
             tiles: batches (n, bands, tile_height, tile_width), in the order of `tiling`.
             tiling: where the tiles lie; at least one is there.
 
         Raises:
-            UsageError: where the network has a refined branch, which needs all tiles, or no local one.
-            ValueError: while iterating, where the tiles do not fit the tiling.
+            UsageError: if the network has a refined branch, which needs all tiles, or no local one.
+            ValueError: while iterating, if the tiles do not fit the tiling.
         """
         if self._local is None or self._refined is not None:
-            raise UsageError("tiles cannot be chosen: this needs a model of mode local, folded for its tiles")
-        return self._closer_logits(look.shared, tiles, tiling)
+            raise UsageError("tiles cannot be selected: this needs a model of mode local, folded for its tiles")
+        return self._guided_logits(guide.shared, tiles, tiling)
 
     def tile_logits(
         self, thumbnail: Tensor, tiles: Iterable[Tensor], tiling: Tiling, branch: Branch | None = None
     ) -> Iterator[Tensor]:
-        """Class the tiles of one context window; see `GLNet.tile_logits`.
+        """Classify the tiles of one context window; see `GLNet.tile_logits`.
 
         Raises:
-            UsageError: where the network was folded for another branch.
-            ValueError: while iterating, where the tiles do not fit the tiling.
+            UsageError: if the network was folded for another branch.
+            ValueError: while iterating, if the tiles do not fit the tiling.
         """
         if (self._local is None and self._alone is None) or (branch or self.branch) != self.branch:
-            raise UsageError(f"the network was folded for the {self.branch} branch; fold it anew for {branch!r}")
+            raise UsageError(f"the network was folded for the {self.branch} branch; fold it again for {branch!r}")
         return self._tile_logits(thumbnail, tiles, tiling)
 
     @torch.inference_mode()
@@ -221,10 +221,10 @@ class FoldedGLNet:
             return
         assert self._local is not None
         assert self._guide is not None
-        seen = self._enter(thumbnail)
-        guide = self._guide.pyramid.shared(seen)
+        image = self._enter(thumbnail)
+        guide = self._guide.pyramid.shared(image)
         if self._refined is None or self._context is None:
-            yield from self._closer_logits(guide, tiles, tiling)
+            yield from self._guided_logits(guide, tiles, tiling)
             return
         sharing = self._local.share(guide, tiling)
         collage, votes = Collage(tiling, guide), []
@@ -233,10 +233,10 @@ class FoldedGLNet:
             done = self._local(batch, sharing, first)
             collage.add(done.shared, first)
             votes.append(done.votes)
-            del done  # the next batch is computed before the name is bound again
+            del done  # free it before the next batch is computed
         del sharing
         merged = collage.merged()
-        refined = self._refined.shared(seen, merged)
+        refined = self._refined.shared(image, merged)
         products = self._context(tuple(_join(refined[3], merged, 3, i) for i in range(4)))
         del collage, merged, refined
         first = 0
@@ -245,7 +245,7 @@ class FoldedGLNet:
             first += batch_votes.shape[0]
 
     @torch.inference_mode()
-    def _closer_logits(self, guide: Shared, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
+    def _guided_logits(self, guide: Shared, tiles: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
         assert self._local is not None
         sharing = self._local.share(guide, tiling)
         context = None if self._context is None else self._context(guide[3])
@@ -277,5 +277,5 @@ class FoldedGLNet:
 
 
 def _join(levels: Levels, other: Shared | None, depth: int, i: int) -> Tensor:
-    """Put the other branch's map, of the same size, behind one's own."""
+    """Concatenate the two branches' maps, which have the same size here."""
     return levels[i] if other is None else torch.cat([levels[i], other[depth][i]], dim=1)

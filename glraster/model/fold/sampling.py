@@ -1,4 +1,4 @@
-"""The maps ps1 and ps2 of level 0 computed only where the merge into the window looks: point 6 of `fold`.
+"""The maps ps1 and ps2 of level 0, computed only where the merge into the window reads them: point 6 of `fold`.
 
 Shrinking a tile's map into its footprint bilinearly, without antialiasing, reads two rows and two columns for every
 cell. Shrinking commutes with mixing channels, so a convolution shrunk is a sum over taps of shifted maps shrunk, mixed:
@@ -17,7 +17,7 @@ from glraster.model.fold.lean import Conv, lean_conv
 from glraster.model.fold.taps import resizing, shifted, spread, tap_products
 
 SPARSE = 3
-"""Samples pay where the footprint has at most a third of the tile's cells along each axis."""
+"""Sampling is faster if the footprint has at most a third of the tile's cells along each axis."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Samples:
 
     @staticmethod
     def lay(size: tuple[int, int], shrinking: list[Tensor], reach: int) -> Samples:
-        """Lay them out for a map of `size` and the matrices of D for rows and columns."""
+        """The samples of a map of `size`, given the matrices of D for rows and columns."""
         rows, row_shares = _neighbours(shrinking[0], reach)
         columns, column_shares = _neighbours(shrinking[1], reach)
         cells = rows[:, None, :, None] * size[1] + columns[None, :, None, :]
@@ -51,12 +51,12 @@ class Samples:
         first = torch.arange(b, device=maps.device)[:, None, None] * (h * w)
         shares = self.shares.to(table).repeat(b, 1)
         cells = (self.cells.to(maps.device) + first).reshape(-1, 4)
-        found = F.embedding_bag(cells, table, mode="sum", per_sample_weights=shares)
+        sampled = F.embedding_bag(cells, table, mode="sum", per_sample_weights=shares)
         (r, k, _), (s, _, _) = self.rows.shape, self.columns.shape
-        return found.view(b, k * r, k * s, c).permute(0, 3, 1, 2)
+        return sampled.view(b, k * r, k * s, c).permute(0, 3, 1, 2)
 
     def of_footprint(self, products: Tensor) -> Tensor:
-        """What a convolution makes of footprints as if they had been resized to the tile, from its taps' products.
+        """A convolution of footprints resized to the tile, from the products of its taps.
 
         (B, k k n, r, s) to (B, n, r, s).
         """
@@ -65,16 +65,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class Places:
-    """Where D reads a tile's finest map: samples at 3 x 3 and 5 x 5 taps."""
+    """The samples of a tile's finest map that D reads, at 3 x 3 and 5 x 5 taps."""
 
     three: Samples
     five: Samples
 
 
 def sample_places(size: tuple[int, int], footprint: tuple[int, int]) -> Places | None:
-    """Lay out the samples of a tile map (h, w) for a footprint (r, s).
+    """The samples of a tile map (h, w) for a footprint (r, s).
 
-    None where they do not pay, or reach cells where the padding between S1 and S2 shows.
+    None if sampling is slower, or if it reaches cells that the padding between S1 and S2 changes.
     """
     shrinking = [resizing(side, cells) for side, cells in zip(size, footprint, strict=True)]
     if any(SPARSE * d.shape[0] > d.shape[1] or bool(d[:, 0].any() or d[:, -1].any()) for d in shrinking):

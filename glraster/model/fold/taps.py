@@ -1,10 +1,11 @@
-"""Convolutions of resized maps without ever making the resized map.
+"""Convolutions of resized maps without computing the resized map.
 
 A k x k convolution of a map that was cropped and resized bilinearly is a sum over taps of products: mix the channels of
 the small map for every tap (`1x1` convolution, once), then shift and resize each tap's result. Shifting, resizing and
-zero padding act on rows and on columns apart, so that the sum over taps is two matrix products: `spread`.
+zero padding are separable into rows and columns, so the sum over taps is two matrix products: `spread`.
 
-A *tap matrix* (rows, slots, cells) says for every slot which cells of the small axis make a row of the large one.
+A *tap matrix* (rows, slots, cells) holds for every slot the weights by which cells of the small axis make a row of the
+large one.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def shifted(matrix: Tensor, reach: int) -> Tensor:
 def shifted_twice(matrix: Tensor) -> Tensor:
     """Tap matrix of two 3-tap convolutions in a row, with zero padding before each: (rows, 7, cells).
 
-    Slots 0 to 4 are shifts by -2 to 2. A path that leaves the map after the first tap and comes back with the second
-    meets the padding: it is taken off the first row (slot 5: taps -1, +1) and the last row (slot 6: taps +1, -1).
+    Slots 0 to 4 are shifts by -2 to 2. A path that leaves the map with the first tap and comes back with the second
+    goes through the padding: it is subtracted in the first row (slot 5: taps -1, +1) and in the last (slot 6: +1, -1).
     """
     back = torch.zeros(matrix.shape[0], 2, matrix.shape[1])
     back[0, 0] = -matrix[0]
@@ -45,7 +46,7 @@ def shifted_twice(matrix: Tensor) -> Tensor:
 
 
 def slots_of_two() -> Tensor:
-    """Which slots of `shifted_twice` a pair of taps (outer, inner) belongs to: (3, 3, 7) of zeros and ones."""
+    """The slots of `shifted_twice` that a pair of taps (outer, inner) belongs to: (3, 3, 7) of zeros and ones."""
     slots = torch.zeros(3, 3, 7)
     for outer in range(3):
         for inner in range(3):

@@ -2,8 +2,8 @@
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, F(4x4, 3x3): with the matrices
 below, `Y = At [(G g Gt) . (Bt d B)] A` for an input patch d of 6 x 6, a kernel g, and an output patch Y of 4 x 4. The
-product over channels is one matrix product for each of the 36 places. In float32 it is exact to 1e-5 of the largest
-value; in bfloat16 it is not exact enough.
+product over channels is one matrix product for each of the 36 places. In float32 the error is 1e-5 of the largest
+value; in bfloat16 it is too large.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ _A_T = (
 
 _TILE, _PATCH = 4, 6
 _BUFFER = 4 << 20
-"""Bytes of transformed patches at a time: what stays in the cache between the steps."""
+"""Bytes of transformed patches at a time: few enough to stay in the cache between the steps."""
 
 
 @dataclass(frozen=True)
 class WinogradConv:
     """A zero-padded 3x3 convolution.
 
-    `weight` is transformed, (36, C, outputs); or as it is, (outputs, C, 3, 3), and transformed in every call: that
-    takes a quarter of the memory and is for maps that come once in a while. `bias` (outputs).
+    `weight` is transformed, (36, C, outputs); or plain, (outputs, C, 3, 3), and transformed in every call: that takes a
+    quarter of the memory and is for convolutions that run seldom. `bias` (outputs).
     """
 
     weight: Tensor
     bias: Tensor
 
     def __call__(self, x: Tensor, relu: bool = False, add: Tensor | None = None) -> Tensor:
-        """Convolve channels-last (N, C, H, W), add `add`, a map of the result's shape, apply ReLU, where asked."""
+        """Convolve channels-last (N, C, H, W), add `add`, a map of the result's shape, apply ReLU if `relu`."""
         weight = transformed(self.weight) if self.weight.dim() == 4 else self.weight
         n, c, height, width = x.shape
         outputs = weight.shape[2]
@@ -73,7 +73,7 @@ class WinogradConv:
             mixed = torch.bmm(changed.view(_PATCH**2, -1, c), weight)
             tiles = (after @ mixed.view(_PATCH**2, -1)).view(_TILE, _TILE, n, count, columns, outputs)
             torch.add(tiles.permute(2, 3, 0, 4, 1, 5), self.bias, out=result[:, row : row + count])
-            # while they are in the cache
+            # now, while they are in the cache
             place = slice(_TILE * row, min(_TILE * (row + count), height))
             if add is not None:
                 whole[:, place] += add.permute(0, 2, 3, 1)[:, place]
