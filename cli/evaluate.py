@@ -59,13 +59,17 @@ def command(
     TRUTH is a raster or polygons of the same classes, or a sample of points, from which class areas are estimated. If
     PREDICTION is a catalog (.yaml), its scenes are mapped with --model and compared with their labels.
     """
-    from glraster.evaluation.evaluate import EvaluateOptions, TruthOptions
+    from glraster.evaluation.evaluate import EvaluateOptions, TruthOptions, evaluation_inputs
+    from glraster.files import claim, write_file
 
     meaning = TruthOptions(**{name: settings.pop(name) for name in options.TRUTH_NAMES})
-    target = options.free_file(json_file, overwrite) if json_file not in (None, "-") else None
-    result = _evaluated(prediction, truth, EvaluateOptions(truth=meaning, **settings), quiet)
+    how = EvaluateOptions(truth=meaning, **settings)
+    target = None if json_file in (None, "-") else Path(str(json_file))
     if target is not None:
-        options.write_whole(target, json.dumps(result.to_json(), indent=1) + "\n")
+        claim(target, inputs=evaluation_inputs(prediction, truth, how), overwrite=overwrite)
+    result = _evaluated(prediction, truth, how, quiet)
+    if target is not None:
+        write_file(target, json.dumps(result.to_json(), indent=1) + "\n")
     if json_file == "-":
         click.echo(json.dumps(result.to_json()))
     elif not (quiet and target):

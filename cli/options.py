@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from glraster.errors import OutputError
 
 if TYPE_CHECKING:
     from glraster.cluster.client import Cluster
@@ -89,31 +85,6 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> T
     if match is None or float(match[1]) == 0:
         raise click.BadParameter(f"{value!r} is neither metres, as 2, nor pixels, as 3px", param=param)
     return Tolerance(float(match[1]), "px" if match[2] == "px" else "m")
-
-
-def free_file(name: str, overwrite: bool) -> Path:
-    """The path of a small output, refused before any work if it may not be written.
-
-    Raises:
-        OutputError: it exists and may not be replaced, or its folder does not exist.
-    """
-    path = Path(name)
-    if os.path.lexists(path) and not overwrite:
-        raise OutputError(f"{path}: exists; use --overwrite to replace it")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"{path}: its folder does not exist; create it first")
-    return path
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its name and move it there."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def cluster(scheduler: str | None, workers: int | None) -> AbstractContextManager[Cluster | None]:

@@ -228,18 +228,19 @@ class FurtherOutputs:
         Raises:
             GlrasterError: with what to do.
         """
+        from glraster.files import claim, refuse_duplicates
         from glraster.interchange.sidecars import check_sidecars
+        from glraster.raster.source import input_files
+        from glraster.vector.output import ending_of
 
-        overwrite = call.options.overwrite
-        check_sidecars(call.output, self.sidecars(), overwrite=overwrite)
+        mask, settings = Path(call.output), call.options
+        further = [path for path in (self.polygons, self.page) if path is not None]
+        rasters = [path for path in (mask, settings.confidence, settings.probabilities) if path is not None]
+        refuse_duplicates([*rasters, *further, *self.sidecars().paths(mask)])
         if self.polygons is not None:
-            from glraster.vector.job import check_output
-
-            check_output(str(self.polygons), call.output, overwrite)
-        if self.page is not None:
-            from glraster.reporting.report import check_report
-
-            check_report(self.page, call.output, _report_options(call, call.options.confidence))
+            ending_of(str(self.polygons))
+        claim(*further, inputs=input_files(call.scenes[0], call.model), overwrite=settings.overwrite)
+        check_sidecars(mask, self.sidecars(), overwrite=settings.overwrite)
 
     def write(self, call: _Call) -> tuple[dict[str, Any], list[str]]:
         """Write all of it beside the finished mask; return what to print, as JSON values and as lines."""
@@ -269,8 +270,7 @@ class FurtherOutputs:
         write_report(call.output, page, _report_options(call, confidence))
         if call.options.confidence is not None:
             return {"report": str(page)}
-        for leftover in (confidence, confidence.with_name(f"{confidence.name}.aux.xml")):
-            leftover.unlink(missing_ok=True)
+        confidence.unlink(missing_ok=True)
         return {"confidence": None, "report": str(page)}
 
 

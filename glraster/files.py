@@ -39,13 +39,15 @@ the mask of another."""
 AUX_XML = ".aux.xml"
 _RASTER_SIDE_CARS = (AUX_XML, ".msk", ".ovr", ".msk.ovr", ".vat.dbf")
 _SQLITE_SIDE_CARS = ("-wal", "-shm", "-journal")
+_SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")
 
 _STAGED = ("blocks.tif", "cog.tif", "names.xml", "window_", "journal.", "dissolve-", LOCK, "fetched", "publishing")
 """Beginnings of the names that glraster gives to files in a staging folder; GDAL may add endings."""
 
 _LOCKLESS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 _SYNCLESS = _LOCKLESS | {errno.EINVAL, errno.EROFS}
-_LITTLE_SPACE = 2**20
+LITTLE_SPACE = 2**20
+"""Free bytes below which a failure that nobody explains is put down to a full disk."""
 
 WORTH_A_CHECK_BYTES = 2**30
 """A run that needs less soon reaches the point where the write itself fails, which says more about the reason."""
@@ -72,9 +74,7 @@ def claim(
     """
     for output in outputs:
         _check_place(output)
-    names = [name for output in outputs for name in {_full_name(path) for path in family(output)}]
-    if len(set(names)) < len(names):
-        raise UsageError("two outputs have the same name", advice="give each its own")
+    refuse_duplicates(outputs)
     refuse_inputs(outputs, inputs)
     for output in outputs:
         if os.path.lexists(output) and not (overwrite or str(output.absolute()) in published):
@@ -82,8 +82,19 @@ def claim(
         _settle_database(output)
 
 
+def refuse_duplicates(outputs: Iterable[Path]) -> None:
+    """Refuse outputs of one call that are one file, or of which one belongs to another.
+
+    Raises:
+        UsageError: if there are any.
+    """
+    names = [name for output in outputs for name in {os.path.normcase(path.resolve()) for path in family(output)}]
+    if len(set(names)) < len(names):
+        raise UsageError("two outputs have the same name", advice="give each its own")
+
+
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Name | None]) -> None:
-    """Refuse outputs that would replace an input, or what belongs to one.
+    """Refuse outputs that would replace an input, or what belongs to one. Without an old output no input is looked at.
 
     Raises:
         UsageError: with the output's name.
@@ -102,8 +113,10 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Name | None]) -> Non
 
 def family(output: Path) -> list[Path]:
     """An output and the names of all that belongs to it by its name, there or not."""
-    endings = [*_RASTER_SIDE_CARS, *(_SQLITE_SIDE_CARS if output.suffix.lower() == ".gpkg" else ())]
-    return [output, *(output.with_name(output.name + ending) for ending in endings)]
+    ending = output.suffix.lower()
+    endings = [*_RASTER_SIDE_CARS, *(_SQLITE_SIDE_CARS if ending == ".gpkg" else ())]
+    files = [output, *(output.with_name(output.name + ending) for ending in endings)]
+    return files + [output.with_suffix(part) for part in _SHAPEFILE_PARTS] if ending == ".shp" else files
 
 
 def style_path(raster: Path) -> Path:
@@ -134,10 +147,6 @@ def _check_place(output: Path) -> None:
     if not os.access(folder, os.W_OK):
         advice = "choose another or change its permissions"
         raise OutputError("its folder is not writable", where=where, advice=advice)
-
-
-def _full_name(path: Path) -> str:
-    return os.path.normcase(path.resolve())
 
 
 def _local_file(name: Name) -> Path | None:
@@ -241,19 +250,20 @@ def is_unfinished(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
-def cannot_write(output: Path, error: Exception, little_space: int = _LITTLE_SPACE) -> OutputError:
+def cannot_write(output: Path, error: Exception, little_space: int = LITTLE_SPACE) -> OutputError:
     """The error for an output that cannot be written: the disk is full, or what the system or GDAL says.
 
     Args:
         output: the output.
         error: what was raised.
-        little_space: free bytes below which a reason that a driver does not name is put down to a full disk.
+        little_space: free bytes below which a failure that a driver does not explain is put down to a full disk.
     """
-    if isinstance(error, OSError) and error.errno not in (None, errno.ENOSPC):
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if isinstance(error, OSError) and error.errno is not None and not full:
         advice = "close it in other programs" if os.name == "nt" and isinstance(error, PermissionError) else ""
-        return OutputError(f"cannot be written: {os.strerror(error.errno or 0)}", where=str(output), advice=advice)
+        return OutputError(f"cannot be written: {os.strerror(error.errno)}", where=str(output), advice=advice)
     folder = output.absolute().parent
-    if folder.exists() and shutil.disk_usage(folder).free < little_space:
+    if full or (folder.exists() and shutil.disk_usage(folder).free < little_space):
         advice = "free some or choose another folder"
         return OutputError("cannot be written: no space left on device", where=str(output), advice=advice)
     if isinstance(error, OutputError):

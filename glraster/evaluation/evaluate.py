@@ -26,7 +26,7 @@ from glraster.metrics.protocols import deepglobe_scores, inria_scores
 from glraster.metrics.records import Evaluation, PointEvaluation, SceneScores
 from glraster.names import redact
 from glraster.raster.class_raster import ClassRaster
-from glraster.raster.source import OpenRaster, gdal_session
+from glraster.raster.source import OpenRaster, gdal_session, input_files
 
 __all__ = [
     "EvaluateOptions",
@@ -137,6 +137,17 @@ def evaluate_catalog(
     assert legend is not None
     model = options.model or "the default model"
     return _finished(scenes, legend, worst, (model, f"{catalog}, split {options.split}"), options)
+
+
+def evaluation_inputs(
+    prediction: str | Path, truth: str | Path | None, options: EvaluateOptions
+) -> Iterator[str | Path]:
+    """The files that an evaluation reads, with those that a catalog names: for `files.claim`."""
+    yield from input_files(prediction, truth, options.model)
+    if str(prediction).lower().endswith((".yaml", ".yml")):
+        for pairs in load_catalog(Path(prediction)).splits.values():
+            for pair in pairs:
+                yield from input_files(pair.image, pair.label)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from glraster.errors import SceneError
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window, working_grid
 from glraster.raster.remote import remote_state
-from glraster.raster.source import CACHE_BYTES, OpenRaster
+from glraster.raster.source import CACHE_BYTES, OpenRaster, local_files
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Scene(OpenRaster):
         super().__init__(path)
         self._nodata = nodata
         with self.closed_on_error(), self.opening():
-            self.files: tuple[Path, ...] = _local_files(path, self.dataset)
+            self.files: tuple[Path, ...] = local_files(path, self.dataset)
             self.indexes = self._choose_bands(indexes, bands)
             self._check_dtype()
             self._replace_nodata()
@@ -271,21 +271,6 @@ class Scene(OpenRaster):
         resampling = Resampling.average if shrinks else Resampling.nearest
         masks = self.read_masks(indexes, window=source, out_shape=(len(indexes), *shape), resampling=resampling)
         return np.asarray((masks > 0).any(axis=0))
-
-
-def _local_files(path: str, dataset: DatasetReader) -> tuple[Path, ...]:
-    """The local files that a dataset is read from: its own, side-cars, and the sources of a VRT, however deep."""
-    files = {Path(path)} if Path(path).is_file() else set()
-    to_visit = [Path(name) for name in dataset.files if not name.startswith("/vsi")]
-    while to_visit:
-        file = to_visit.pop()
-        if file in files or not file.is_file():
-            continue
-        files.add(file)
-        if file.suffix.lower() == ".vrt" and file != Path(path):
-            with rasterio.open(file) as inner:
-                to_visit += [Path(name) for name in inner.files if not name.startswith("/vsi")]
-    return tuple(sorted(files))
 
 
 def _with_nodata(dataset: DatasetReader, nodata: float) -> DatasetReader:

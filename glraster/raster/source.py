@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache, cached_property
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -43,26 +43,13 @@ T = TypeVar("T")
 def gdal_session(cache_bytes: int | None = None) -> Iterator[None]:
     """GDAL with a block cache of bounded size; its own default is a share of the machine's memory.
 
-    Mutes rasterio's warning about rasters without georeference, because `Scene` logs one of its own, and the lines
-    that libtiff prints about a full disk, because they come as errors too.
+    Mutes rasterio's warning about rasters without georeference, because `Scene` logs one of its own.
     """
-    _silence_libtiff()
     with (
         rasterio.Env(GDAL_CACHEMAX=cache_bytes or CACHE_BYTES),
         warnings.catch_warnings(category=NotGeoreferencedWarning, action="ignore"),
     ):
         yield
-
-
-@cache
-def _silence_libtiff() -> None:
-    """Take away libtiff's own way to stderr, which GDAL leaves open for files that it writes."""
-    try:
-        libraries = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libtiff" in line}
-        for library in libraries:
-            ctypes.CDLL(library).TIFFSetErrorHandler(None)
-    except (OSError, AttributeError):  # another system, or GDAL has a libtiff of its own inside
-        return
 
 
 class OpenRaster:
@@ -210,6 +197,32 @@ class OpenRaster:
         """The 1-based indexes of the bands that are not alpha."""
         alpha = set(self.alpha_bands)
         return tuple(i for i in self.dataset.indexes if i not in alpha)
+
+
+def local_files(path: str, dataset: DatasetReader) -> tuple[Path, ...]:
+    """The local files that a dataset is read from: its own, side-cars, and the sources of a VRT, however deep."""
+    files = {Path(path)} if Path(path).is_file() else set()
+    to_visit = [Path(name) for name in dataset.files if not name.startswith("/vsi")]
+    while to_visit:
+        file = to_visit.pop()
+        if file in files or not file.is_file():
+            continue
+        files.add(file)
+        if file.suffix.lower() == ".vrt" and file != Path(path):
+            with rasterio.open(file) as inner:
+                to_visit += [Path(name) for name in inner.files if not name.startswith("/vsi")]
+    return tuple(sorted(files))
+
+
+def input_files(*names: str | os.PathLike[str] | None) -> Iterator[str | Path]:
+    """The names that a call reads and, if they are rasters, all local files behind them: for `files.claim`."""
+    for name in (os.fspath(name) for name in names if name is not None):
+        yield name
+        files: tuple[Path, ...] = ()  # collected first: whoever stops here must not do so inside a session of GDAL
+        if not is_remote(name):
+            with suppress(*GDAL_ERRORS, UnicodeDecodeError), gdal_session(), rasterio.open(name) as dataset:
+                files = local_files(name, dataset)
+        yield from files
 
 
 def reason(error: Exception, name: str, remote: str = "") -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,7 +28,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from glraster.config import NODATA, LandClass
 from glraster.errors import UsageError
-from glraster.files import cannot_write, publish, refuse_foreign, remove_if_empty, staging_folder, sync
+from glraster.files import LITTLE_SPACE, cannot_write, publish, refuse_foreign, remove_if_empty, staging_folder, sync
 from glraster.raster.grid import Window
 
 BLOCK_PX = 512
@@ -75,6 +78,7 @@ class CogWriter:
         self._form = form
         self._options = {**COG_DEFAULTS, **{name.upper(): value for name, value in options}}
         self._staging = staging_folder(path)
+        self._little_space = LITTLE_SPACE
         self._plain, self._cog, self._names = (self._staging / name for name in _UNFINISHED)
         with self._writing():
             refuse_foreign(self._staging)
@@ -114,12 +118,16 @@ class CogWriter:
         """Write (bands, height, width) or (height, width) values at a window of the output's grid."""
         bands = values if values.ndim == 3 else values[None]
         with self._writing():
+            # told before GDAL is at the end of the disk: libtiff prints lines of its own about that
+            if shutil.disk_usage(self._staging).free < bands.nbytes + LITTLE_SPACE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._dataset.write(bands, window=RasterioWindow(window.left, window.top, window.width, window.height))
 
     def finish(self) -> None:
         """Turn the blocks into a COG with overviews, still in the staging folder."""
         with self._writing():
             self._dataset.close()
+            self._little_space = max(LITTLE_SPACE, self._plain.stat().st_size)
             rasterio.shutil.copy(
                 self._plain,
                 self._cog,
@@ -164,7 +172,7 @@ class CogWriter:
         try:
             yield
         except GDAL_ERRORS as error:
-            raise cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error, self._little_space) from error
 
 
 def check_creation_options(options: Sequence[tuple[str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from glraster.errors import OutputError, UsageError
+from glraster.errors import UsageError
 from glraster.evaluation.truth import own_classes
+from glraster.files import claim, write_file
 from glraster.raster.class_raster import ClassRaster
 from glraster.raster.georef import gsd_m
-from glraster.raster.source import gdal_session
+from glraster.raster.source import gdal_session, input_files
 from glraster.reporting.formatting import area, css_color, grouped, ink_on, percent
 from glraster.reporting.pictures import class_picture
 from glraster.reporting.records import AreaRow
@@ -56,19 +56,10 @@ def preview(mask: str | Path, output: str | Path, options: PreviewOptions | None
         raise UsageError(f"--size {settings.size} must lie between {_LEAST_PX} and {_MOST_PX}")
     if target.suffix.lower() != ".png":
         raise UsageError(f"{target}: a preview is a PNG; give a name that ends in .png")
-    if os.path.lexists(target) and not settings.overwrite:
-        raise OutputError(f"{target}: exists; use --overwrite to replace it")
-    if not target.absolute().parent.is_dir():
-        raise OutputError(f"{target}: its folder does not exist; create it first")
+    claim(target, inputs=input_files(mask), overwrite=settings.overwrite)
     with gdal_session(), ClassRaster(str(mask)) as opened:
         png = _draw(_sheet(opened, settings))
-    temporary = target.with_name(target.name + ".part")
-    try:
-        temporary.write_bytes(png)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
+    write_file(target, png)
     return target
 
 

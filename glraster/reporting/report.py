@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from glraster.config import LandClass
-from glraster.errors import OutputError, UsageError
+from glraster.errors import UsageError
 from glraster.evaluation.evaluate import EvaluateOptions, Tolerance, evaluate
 from glraster.evaluation.truth import TruthOptions, opened_truth, own_classes
+from glraster.files import claim, write_file
 from glraster.metrics.records import Evaluation, PointEvaluation
 from glraster.names import redact
 from glraster.raster.class_raster import ClassRaster
 from glraster.raster.georef import gsd_m
 from glraster.raster.grid import Window
-from glraster.raster.source import gdal_session
+from glraster.raster.source import gdal_session, input_files
 from glraster.reporting.page import render
 from glraster.reporting.pictures import Picture, class_picture, confidence_picture, distinct, error_picture, photo
 from glraster.reporting.provenance import map_provenance
@@ -96,13 +98,7 @@ def write_report(
         else:
             page = _map_page(os.fspath(subject), settings)
     html = render(page).encode("utf-8", "replace")  # names can hold lone surrogates
-    temporary = target.with_name(target.name + ".part")
-    try:
-        temporary.write_bytes(html)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
+    write_file(target, html)
     return ReportResult(str(target), len(html))
 
 
@@ -119,15 +115,9 @@ def check_report(target: Path, subject: str | os.PathLike[str], options: ReportO
     Raises:
         OutputError, UsageError: with what to do.
     """
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; give a file name")
-    if not target.absolute().parent.is_dir():
-        raise OutputError(f"{target}: its folder does not exist; create it first")
-    inputs = [subject, options.scene, options.truth, options.confidence, options.model]
-    if target.exists() and any(name and Path(name).exists() and target.samefile(name) for name in inputs):
-        raise UsageError(f"{target}: is an input; choose another output")
-    if os.path.lexists(target) and not options.overwrite:
-        raise OutputError(f"{target}: exists; use --overwrite to replace it")
+    inputs = input_files(subject, options.scene, options.truth, options.confidence, options.model)
+    training = (path for path in Path(subject).rglob("*") if path.suffix != ".html") if Path(subject).is_dir() else ()
+    claim(target, inputs=chain(inputs, training), overwrite=options.overwrite)
 
 
 def _map_page(path: str, options: ReportOptions) -> Page:

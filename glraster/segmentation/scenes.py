@@ -17,11 +17,11 @@ from rasterio.errors import RasterioError
 
 from glraster.cluster.client import Cluster
 from glraster.errors import ClusterError, DeviceError, GlrasterError, ModelError, OutputError, UsageError
-from glraster.files import staging_folder
+from glraster.files import refuse_inputs, staging_folder
 from glraster.interchange.sidecars import Sidecars, check_sidecars, write_sidecars
 from glraster.model.checkpoint import model_id, model_path
 from glraster.names import redact
-from glraster.raster.source import gdal_session
+from glraster.raster.source import gdal_session, input_files
 from glraster.segmentation.segment import Progress, SegmentOptions, SegmentResult, segment
 
 OF_ALL_SCENES = (ModelError, DeviceError, ClusterError)
@@ -133,6 +133,7 @@ def segment_scenes(
     names = [os.fspath(scene) for scene in scenes]
     masks = _masks(names, target)
     _check(chosen.segment)
+    inputs = tuple(input_files(*names)) if any(os.path.lexists(mask) for mask in masks) else ()
     made = model_id(model_path(model))
     try:
         target.mkdir(exist_ok=True)
@@ -150,6 +151,7 @@ def segment_scenes(
         try:
             if chosen.segment.resume and _finished(mask, made):
                 return SceneOutcome(scene, str(mask), "kept")
+            refuse_inputs([mask], inputs)
             return _segment_one((scene, mask, model), chosen, cluster, go_on)
         except OF_ALL_SCENES:
             raise

@@ -56,8 +56,8 @@ class RunFolder:
         """
         told = json.loads(json.dumps(settings))
         if not self.settings.exists():
-            names = (self.metrics, self.last, self.model)
-            in_the_way = [path.name for path in names if path.exists()]
+            names = (self.metrics, self.last, self.best, self.path / "report.html", self.model)
+            in_the_way = [path.name for path in (*names, *self.path.glob("model_*.safetensors")) if path.exists()]
             if in_the_way:
                 raise OutputError(f"{self.path}: holds {in_the_way[0]}, but no training; choose another folder")
             with self._writing():

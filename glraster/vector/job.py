@@ -19,9 +19,11 @@ from rasterio.warp import transform as transform_points
 
 from glraster._version import __version__
 from glraster.config import LandClass, class_color
-from glraster.errors import OutputError, SceneError, UsageError
+from glraster.errors import SceneError, UsageError
+from glraster.files import claim, staging_folder
 from glraster.names import is_path
 from glraster.raster.class_raster import Bounds, ClassRaster, ValueRaster
+from glraster.raster.source import input_files
 from glraster.vector.ground import Ground, ground_of
 from glraster.vector.output import LON_LAT_FORMATS, Dissolver, LayerForm, ending_of
 from glraster.vector.polygons import FloatArray, Placement, Reproject
@@ -102,7 +104,8 @@ class VectorizeJob:
         if not self.options.dissolve:
             yield None
             return
-        with tempfile.TemporaryDirectory(dir=None if self.to_stdout else Path(self.output).parent) as folder:
+        staging = None if self.to_stdout else staging_folder(Path(self.output))
+        with tempfile.TemporaryDirectory(prefix="dissolve-", dir=staging) as folder:
             yield Dissolver(Path(folder))
 
     def classes_of(self, values: Iterable[int]) -> list[LandClass]:
@@ -121,7 +124,10 @@ def prepared(mask_path: str, output: str, options: VectorizeOptions | None) -> I
     """Check the call from the cheapest mistake to the dearest and open the rasters."""
     chosen = options or VectorizeOptions()
     _check_numbers(chosen)
-    ending = check_output(output, mask_path, chosen.overwrite)
+    ending = ending_of(output)
+    if output != "-":
+        inputs = input_files(mask_path, chosen.confidence, chosen.catalog)
+        claim(Path(output), inputs=inputs, overwrite=chosen.overwrite)
     with ExitStack() as stack:
         mask = stack.enter_context(ClassRaster(mask_path, chosen.bounds))
         confidence = None
@@ -170,32 +176,6 @@ def _check_numbers(options: VectorizeOptions) -> None:
         raise UsageError(f"--connectivity {options.connectivity} must be 4 or 8")
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads {options.threads} must be at least 1")
-
-
-def check_output(output: str, mask: str, overwrite: bool) -> str:
-    """The ending of an output that can be written.
-
-    Raises:
-        GlrasterError: where it names no format, where it exists or is the mask, or where its folder is not writable.
-    """
-    ending = ending_of(output)
-    if output != "-":
-        _check_path(Path(output), mask, overwrite)
-    return ending
-
-
-def _check_path(path: Path, mask: str, overwrite: bool) -> None:
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"{path}: its folder does not exist; create it first")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{path}: its folder is not writable; choose another or change its permissions")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; give a file name")
-    if path.exists() and Path(mask).exists() and path.samefile(mask):
-        raise UsageError(f"{path}: is the input; choose another output")
-    if os.path.lexists(path) and not overwrite:
-        raise OutputError(f"{path}: exists; use --overwrite to replace it")
 
 
 def _check_same_grid(mask: ClassRaster, other: ValueRaster) -> None:

