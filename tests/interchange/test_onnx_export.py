@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib.util
 import json
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from glraster.config import Architecture, LandClass, ModelSpec
+from glraster.interchange.models import export_model
 from glraster.model.checkpoint import load, save
 from glraster.model.glnet import GLNet
 from glraster.raster.resize import resize_weights, thumbnail
@@ -38,14 +40,25 @@ def as_deepness_feeds(image: np.ndarray, metadata: dict[str, str]) -> np.ndarray
     return ((image / 255.0 - mean) / std)[None].astype(np.float32)
 
 
+@pytest.fixture(scope="module")
+def exported(model_file, tmp_path_factory):
+    """The model file and the ONNX file of each mode, exported once; the global one with an input of 64 px."""
+    folder = tmp_path_factory.mktemp("onnx")
+
+    @functools.cache
+    def export(mode):
+        file, path = model_file(mode, gsd_m=0.5), folder / f"{mode}.onnx"
+        return file, path, export_model(file, path, tile_px=64 if mode == "global" else None)
+
+    return export
+
+
 @pytest.mark.parametrize("mode", ["global", "local", "full", "tiles"])
-def test_onnx_gives_the_probabilities_of_segment_on_one_tile(mode, tmp_path, model_file, run):
-    file, path, side = model_file(mode), tmp_path / "model.onnx", 96
-    outcome = run("model", "export", file, "-o", path, "--json")
-    assert (outcome.code, outcome.err) == (0, "")
-    result = json.loads(outcome.out)
-    assert (result["tile_px"], result["bytes"]) == (side, path.stat().st_size)
-    assert result["deviation"] < 1e-3
+def test_onnx_gives_the_probabilities_of_segment_on_one_tile(mode, exported):
+    file, path, result = exported(mode)
+    side = result.tile_px
+    assert (side, result.bytes) == (64 if mode == "global" else 96, path.stat().st_size)
+    assert result.deviation < 1e-3
     network, spec = load(file)
     image = tile(side)
     # float pixels: the predictor rounds the thumbnail of bytes to bytes
@@ -71,6 +84,8 @@ def test_onnx_of_a_lite_backbone_is_the_network(tmp_path, run):
     save(network, ModelSpec(network.arch, classes, tile_px=64), tmp_path / "model.safetensors")
     outcome = run("model", "export", tmp_path / "model.safetensors", "-o", tmp_path / "model.onnx", "--json")
     assert (outcome.code, outcome.err) == (0, "")
+    result = json.loads(outcome.out)
+    assert (result["tile_px"], result["bytes"]) == (64, (tmp_path / "model.onnx").stat().st_size)
     image = torch.rand(1, 3, 64, 64)
     (given,) = session(tmp_path / "model.onnx").run(None, {"input": image.numpy()})
     with torch.inference_mode():
@@ -80,10 +95,8 @@ def test_onnx_of_a_lite_backbone_is_the_network(tmp_path, run):
     assert np.abs(given - expected).max() < 1e-3
 
 
-def test_deepness_finds_its_metadata(tmp_path, model_file, run):
-    path = tmp_path / "model.onnx"
-    assert run("model", "export", model_file("global", gsd_m=0.5), "-o", path, "--tile", 64).code == 0
-    opened = session(path)
+def test_deepness_finds_its_metadata(exported):
+    opened = session(exported("global")[1])
     metadata = {key: json.loads(value) for key, value in opened.get_modelmeta().custom_metadata_map.items()}
     assert metadata["model_type"] == "Segmentor"
     assert metadata["class_names"] == {"0": "building & roof", "1": "bare land", "2": "water"}
@@ -128,10 +141,14 @@ def test_an_output_that_exists_is_kept(tmp_path, model_file, monkeypatch, run):
 
 
 def test_a_form_that_differs_from_torch_is_refused(tmp_path, model_file, monkeypatch, run):
-    from glraster.interchange import onnx_export
+    import onnxruntime
 
-    monkeypatch.setattr(onnx_export, "_run", lambda *_: np.zeros((1, 3, 96, 96), np.float32))
-    outcome = run("model", "export", model_file("global"), "-o", tmp_path / "model.onnx")
+    class Zeros(onnxruntime.InferenceSession):
+        def run(self, *_):
+            return [np.zeros((1, 3, 96, 96), np.float32)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Zeros)
+    outcome = run("model", "export", model_file("tiles"), "-o", tmp_path / "model.onnx")
     assert outcome.code == 1
     assert "the ONNX form differs from torch" in outcome.err
     assert not list(tmp_path.iterdir())
