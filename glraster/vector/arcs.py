@@ -5,217 +5,74 @@ a lattice point where three or four borders meet, or where a border crosses the 
 *arc* is a border from node to node, or a closed one without node. A *face* is a 4-connected set of pixels of one class;
 while a band is traced it may have several *labels*.
 
+    pixels        lattice           arcs                        directions
+    A A B         +--+--+--+        +--+--o--+                        0
+    A A B         |  |  |  |        |     |  |   o  node              |
+    C C C         +--+--+--+        o-----o--o                  3 --- + --- 1
+                  |  |  |  |        |        |                        |
+                  +--+--+--+        +--------+                        2
+
 The sweep goes line by line from top to bottom. Every border that crosses the current line is an *arm*: one of the two
-growing ends of an arc. Directions are numbered clockwise from the north, 0 to 3. Half-edge `2 * arc` runs along the
-arc, `2 * arc + 1` against it; each has its face on the left (seen on the image, north up).
+growing ends of an arc, which knows the arm at the arc's other end, its *mate*. At a lattice point borders
+
+    begin                  turn or go on            join                     meet in a node
+        .                      |                        |                        |
+        .                      |                        |                        |
+    . . +---  two mated    ----+ . .  one arm       ----+ . .  the mates of  ----o----  arms from the north
+        |     arms             .      takes a           .      both become       |      and west end, others
+        |                      .      vertex            .      mates; an arc     |      begin to the east
+                                                               whose ends are           and south
+                                                               both known is
+                                                               stored
+
+Directions are numbered clockwise from the north, 0 to 3. Half-edge `2 * arc` runs along the arc, `2 * arc + 1` against
+it; each has its face on the left (seen on the image, north up).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from glraster.vector.compiled import compiled, inlined
+from glraster.vector.compiled import compiled, inlined, int64
 
 Int32Array = npt.NDArray[np.int32]
+Records = npt.NDArray[Any]
 
 NONE, PORT = -1, -2
-POINTS, SPARE_POINT, SPARE_ARMS, LABELS, NODES, ARCS, VERTICES, PAIRS = range(8)
+POINTS, FREE_POINT, FREE_ARM, LABELS, NODES, ARCS, VERTICES, PAIRS = range(8)
 """Places in `Sweep.used`."""
+
+POINT = np.dtype([(name, np.int32) for name in ("x", "y", "one", "two")], align=True)
+ARM = np.dtype([(name, np.int32) for name in ("end", "mate", "tag")], align=True)
+COLUMN = np.dtype([(name, np.int32) for name in ("up", "label", "top")], align=True)
+LABEL = np.dtype([("total", np.float64), ("seen", np.int64), ("value", np.int64)], align=True)
+ARC = np.dtype([(name, np.int32) for name in ("start", "left", "right", "origin", "target")], align=True)
+VERTEX = np.dtype([(name, np.int32) for name in ("x", "y")], align=True)
 
 
 class Sweep(NamedTuple):
-    """The state of a sweep: arrays that grow between lines, and how much of them is in use.
+    """The state of a sweep: arrays of records that grow between lines, and how much of them is in use."""
 
-    Points of open arcs are a linked list (`x`, `y`, two neighbours). `end`, `mate`, `tag` say for every arm its last
-    point, the arm at the arc's other end, and where it ended (`4 * node + direction`, or `PORT - column` at the lower
-    edge of the band; NONE while it grows). `up` is the arm and `label` the face of every column on the current line.
-    """
-
-    x: Int32Array
-    y: Int32Array
-    one: Int32Array
-    two: Int32Array
-    end: Int32Array
-    mate: Int32Array
-    tag: Int32Array
-    spare: Int32Array
-    up: Int32Array
-    label: Int32Array
-    top: Int32Array
+    points: Records
+    arms: Records
+    columns: Records
+    labels: Records
     parent: Int32Array
-    value: Int32Array
     slots: Int32Array
-    start: Int32Array
-    left: Int32Array
-    right: Int32Array
-    origin: Int32Array
-    target: Int32Array
-    vx: Int32Array
-    vy: Int32Array
+    arcs: Records
+    vertices: Records
     pairs: Int32Array
-    total: npt.NDArray[np.float64]
-    seen: npt.NDArray[np.int64]
     used: npt.NDArray[np.int64]
-
-
-@inlined
-def _new_point(s: Sweep, x: int, y: int) -> int:
-    point = s.used[SPARE_POINT]
-    if point != NONE:
-        s.used[SPARE_POINT] = s.one[point]
-    else:
-        point = s.used[POINTS]
-        s.used[POINTS] = point + 1
-    s.x[point], s.y[point], s.one[point], s.two[point] = x, y, NONE, NONE
-    return int(point)
-
-
-@inlined
-def relink(one: Int32Array, two: Int32Array, point: int, old: int, new: int) -> None:
-    """Let `new` take the place of `old` as one of the two neighbours of a point."""
-    if one[point] == old:
-        one[point] = new
-    else:
-        two[point] = new
-
-
-@inlined
-def _link(s: Sweep, a: int, b: int) -> None:
-    relink(s.one, s.two, a, NONE, b)
-    relink(s.one, s.two, b, NONE, a)
-
-
-@inlined
-def _new_arms(s: Sweep, point: int, tag: int) -> int:
-    """Begin an arc at a point: two mated arms, the first of which has already ended where `tag` says."""
-    spare = s.used[SPARE_ARMS]
-    first, second = s.spare[spare - 1], s.spare[spare - 2]
-    s.used[SPARE_ARMS] = spare - 2
-    s.end[first], s.mate[first], s.tag[first] = point, second, tag
-    s.end[second], s.mate[second], s.tag[second] = point, first, NONE
-    return int(second)
-
-
-@inlined
-def _grow(s: Sweep, arm: int, x: int, y: int) -> int:
-    point = _new_point(s, x, y)
-    _link(s, s.end[arm], point)
-    s.end[arm] = point
-    return point
-
-
-@inlined
-def _store(s: Sweep, first: int, second: int, faces: tuple[int, int]) -> None:
-    """Write out an arc from the end of arm `first` to that of arm `second` and recycle its points and arms."""
-    arc, n = s.used[ARCS], s.used[VERTICES]
-    s.start[arc], s.left[arc], s.right[arc] = n, faces[0], faces[1]
-    s.origin[arc], s.target[arc] = s.tag[first], s.tag[second]
-    if s.tag[first] >= 0:
-        s.slots[s.tag[first]] = 2 * arc
-    if s.tag[second] >= 0:
-        s.slots[s.tag[second]] = 2 * arc + 1
-    before, point, begin = NONE, s.end[first], s.end[first]
-    while True:
-        s.vx[n], s.vy[n] = s.x[point], s.y[point]
-        n += 1
-        following = s.one[point] if s.one[point] != before else s.two[point]
-        before = point
-        s.one[point], s.used[SPARE_POINT] = s.used[SPARE_POINT], point
-        if following == NONE or following == begin:  # noqa: SIM109 (numba knows no "in" for tuples)
-            break
-        point = following
-    s.used[VERTICES], s.used[ARCS] = n, arc + 1
-    spare = s.used[SPARE_ARMS]
-    s.spare[spare], s.spare[spare + 1] = first, second
-    s.used[SPARE_ARMS] = spare + 2
-
-
-@inlined
-def end_arm(s: Sweep, arm: int, tag: int, place: tuple[int, int], faces: tuple[int, int]) -> None:
-    """End an arm at a node or port; `faces` are left and right of the way back along it."""
-    _grow(s, arm, place[0], place[1])
-    s.tag[arm] = tag
-    if s.tag[s.mate[arm]] != NONE:
-        _store(s, arm, s.mate[arm], faces)
-
-
-@inlined
-def _join(s: Sweep, upper: int, level: int, place: tuple[int, int], faces: tuple[int, int]) -> None:
-    """Join two arms at a corner that is open to the north and west; `faces` are those south-east and north-west."""
-    point = _grow(s, upper, place[0], place[1])
-    if s.mate[upper] == level:
-        _link(s, s.end[level], point)
-        s.end[level] = point
-        _store(s, upper, level, (faces[1], faces[0]))
-        return
-    _link(s, s.end[level], point)
-    one, two = s.mate[upper], s.mate[level]
-    s.mate[one], s.mate[two] = two, one
-    spare = s.used[SPARE_ARMS]
-    s.spare[spare], s.spare[spare + 1] = upper, level
-    s.used[SPARE_ARMS] = spare + 2
-    if s.tag[one] != NONE and s.tag[two] != NONE:
-        _store(s, one, two, faces)
-
-
-@inlined
-def _node(
-    s: Sweep, column: int, place: tuple[int, int], borders: tuple[bool, ...], faces: tuple[int, ...], level: int
-) -> int:
-    """End the arms from the north and west and begin those to the east and south."""
-    node = s.used[NODES]
-    s.used[NODES] = node + 1
-    s.slots[4 * node : 4 * node + 4] = NONE
-    if borders[0] and s.up[column] == PORT:
-        s.top[column] = node
-    elif borders[0]:
-        end_arm(s, s.up[column], 4 * node, place, (faces[0], faces[1]))
-    if borders[3]:
-        end_arm(s, level, 4 * node + 3, place, (faces[3], faces[0]))
-    s.up[column] = NONE
-    if borders[2]:
-        s.up[column] = _new_arms(s, _new_point(s, place[0], place[1]), 4 * node + 2)
-    return _new_arms(s, _new_point(s, place[0], place[1]), 4 * node + 1) if borders[1] else NONE
-
-
-@inlined
-def lattice_point(
-    s: Sweep, column: int, place: tuple[int, int], borders: tuple[bool, ...], faces: tuple[int, ...], level: int
-) -> int:
-    """Let the borders at a lattice point go on, turn, begin or end; return the arm that leaves to the east."""
-    north, east, south, west = borders
-    degree = int(north) + int(east) + int(south) + int(west)
-    if degree > 2 or (north and s.up[column] == PORT):
-        return _node(s, column, place, borders, faces, level)
-    if degree == 0 or north == south:
-        return level
-    if north and west:
-        _join(s, s.up[column], level, place, (faces[2], faces[0]))
-        s.up[column] = NONE
-        return NONE
-    if north:
-        arm = s.up[column]
-        _grow(s, arm, place[0], place[1])
-        s.up[column] = NONE
-        return int(arm)
-    if west:
-        _grow(s, level, place[0], place[1])
-        s.up[column] = level
-        return NONE
-    point = _new_point(s, place[0], place[1])
-    arm = _new_arms(s, point, NONE)
-    s.up[column] = arm
-    return int(s.mate[arm])
 
 
 @inlined
 def find_root(parent: Int32Array, label: int) -> int:
     while parent[label] != label:
         parent[label] = parent[parent[label]]
-        label = parent[label]
+        label = int64(parent[label])
     return label
 
 
@@ -233,17 +90,174 @@ def join_labels(parent: Int32Array, one: Int32Array, two: Int32Array) -> None:
     """Note that labels stand for the same face, pair by pair. Parents always have the smaller number."""
     for i in range(len(one)):
         if i == 0 or one[i] != one[i - 1] or two[i] != two[i - 1]:
-            unite(parent, one[i], two[i])
+            unite(parent, int64(one[i]), int64(two[i]))
+
+
+@inlined
+def _new_point(s: Sweep, x: int, y: int) -> int:
+    point = s.used[FREE_POINT]
+    if point != NONE:
+        s.used[FREE_POINT] = s.points[point].one
+    else:
+        point = s.used[POINTS]
+        s.used[POINTS] = point + 1
+    p = s.points[point]
+    p.x, p.y, p.one, p.two = x, y, NONE, NONE
+    return point
+
+
+@inlined
+def _relink(s: Sweep, point: int, new: int) -> None:
+    p = s.points[point]
+    if p.one == NONE:
+        p.one = new
+    else:
+        p.two = new
+
+
+@inlined
+def _link(s: Sweep, a: int, b: int) -> None:
+    _relink(s, a, b)
+    _relink(s, b, a)
+
+
+@inlined
+def _new_arms(s: Sweep, point: int, tag: int) -> int:
+    """Begin an arc at a point: two mated arms, the first of which has already ended where `tag` says."""
+    first = s.used[FREE_ARM]
+    a = s.arms[first]
+    second = int64(a.mate)
+    b = s.arms[second]
+    s.used[FREE_ARM] = b.mate
+    a.end, a.mate, a.tag = point, second, tag
+    b.end, b.mate, b.tag = point, first, NONE
+    return second
+
+
+@inlined
+def _free_arms(s: Sweep, first: int, second: int) -> None:
+    s.arms[first].mate, s.arms[second].mate = second, s.used[FREE_ARM]
+    s.used[FREE_ARM] = first
+
+
+@inlined
+def _grow(s: Sweep, arm: int, x: int, y: int) -> int:
+    point = _new_point(s, x, y)
+    _link(s, int64(s.arms[arm].end), point)
+    s.arms[arm].end = point
+    return point
+
+
+@inlined
+def _store(s: Sweep, first: int, second: int, left: int, right: int) -> None:
+    """Write out an arc from the end of arm `first` to that of arm `second` and recycle its points and arms."""
+    number, n = s.used[ARCS], s.used[VERTICES]
+    a, b, arc = s.arms[first], s.arms[second], s.arcs[number]
+    arc.start, arc.left, arc.right, arc.origin, arc.target = n, left, right, a.tag, b.tag
+    if a.tag >= 0:
+        s.slots[a.tag] = 2 * number
+    if b.tag >= 0:
+        s.slots[b.tag] = 2 * number + 1
+    before, point, begin = NONE, a.end, a.end
+    while True:
+        p = s.points[point]
+        s.vertices[n].x, s.vertices[n].y = p.x, p.y
+        n += 1
+        following = p.one if p.one != before else p.two
+        before = point
+        p.one, s.used[FREE_POINT] = s.used[FREE_POINT], point
+        if following == NONE or following == begin:  # noqa: SIM109 (numba knows no "in" for tuples)
+            break
+        point = following
+    s.used[VERTICES], s.used[ARCS] = n, number + 1
+    _free_arms(s, first, second)
+
+
+@inlined
+def end_arm(s: Sweep, arm: int, tag: int, place: tuple[int, int], faces: tuple[int, int]) -> None:
+    """End an arm at a node or port; `faces` are left and right of the way back along it."""
+    _grow(s, arm, place[0], place[1])
+    s.arms[arm].tag = tag
+    mate = int64(s.arms[arm].mate)
+    if s.arms[mate].tag != NONE:
+        _store(s, arm, mate, faces[0], faces[1])
+
+
+@inlined
+def _join(s: Sweep, upper: int, level: int, place: tuple[int, int], faces: tuple[int, int]) -> None:
+    """Join two arms at a corner that is open to the north and west; `faces` are those south-east and north-west."""
+    point = _grow(s, upper, place[0], place[1])
+    _link(s, int64(s.arms[level].end), point)
+    one, two = int64(s.arms[upper].mate), int64(s.arms[level].mate)
+    if one == level:
+        s.arms[level].end = point
+        _store(s, upper, level, faces[1], faces[0])
+        return
+    s.arms[one].mate, s.arms[two].mate = two, one
+    _free_arms(s, upper, level)
+    if s.arms[one].tag != NONE and s.arms[two].tag != NONE:
+        _store(s, one, two, faces[0], faces[1])
+
+
+@inlined
+def _node(
+    s: Sweep, column: int, place: tuple[int, int], borders: tuple[bool, ...], faces: tuple[int, ...], level: int
+) -> int:
+    """End the arms from the north and west and begin those to the east and south."""
+    node = s.used[NODES]
+    s.used[NODES] = node + 1
+    for direction in range(4):
+        s.slots[4 * node + direction] = NONE
+    up = int64(s.columns[column].up)
+    if borders[0] and up == PORT:
+        s.columns[column].top = node
+    elif borders[0]:
+        end_arm(s, up, 4 * node, place, (faces[0], faces[1]))
+    if borders[3]:
+        end_arm(s, level, 4 * node + 3, place, (faces[3], faces[0]))
+    s.columns[column].up = NONE
+    if borders[2]:
+        s.columns[column].up = _new_arms(s, _new_point(s, place[0], place[1]), 4 * node + 2)
+    return _new_arms(s, _new_point(s, place[0], place[1]), 4 * node + 1) if borders[1] else NONE
+
+
+@inlined
+def lattice_point(
+    s: Sweep, column: int, place: tuple[int, int], borders: tuple[bool, ...], faces: tuple[int, ...], level: int
+) -> int:
+    """Let the borders at a lattice point go on, turn, begin or end; return the arm that leaves to the east."""
+    north, east, south, west = borders
+    degree = north + east + south + west
+    up = int64(s.columns[column].up)
+    if degree > 2 or (north and up == PORT):
+        return _node(s, column, place, borders, faces, level)
+    if degree == 0 or north == south:
+        return level
+    if north and west:
+        _join(s, up, level, place, (faces[2], faces[0]))
+        s.columns[column].up = NONE
+        return NONE
+    if north:
+        _grow(s, up, place[0], place[1])
+        s.columns[column].up = NONE
+        return up
+    if west:
+        _grow(s, level, place[0], place[1])
+        s.columns[column].up = level
+        return NONE
+    arm = _new_arms(s, _new_point(s, place[0], place[1]), int64(NONE))
+    s.columns[column].up = arm
+    return int64(s.arms[arm].mate)
 
 
 @inlined
 def new_label(s: Sweep, value: int) -> int:
     label = s.used[LABELS]
     s.parent[label] = label
-    s.value[label] = value
-    s.total[label], s.seen[label] = 0.0, 0
+    record = s.labels[label]
+    record.total, record.seen, record.value = 0.0, 0, value
     s.used[LABELS] = label + 1
-    return int(label)
+    return label
 
 
 @inlined

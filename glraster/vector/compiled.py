@@ -1,4 +1,14 @@
-"""Compile functions over arrays to machine code once, and keep the result on disk where that is possible."""
+"""Compile functions over arrays to machine code once, and keep it on disk where that is possible.
+
+What keeps the first run short (19 s at first, now about 4):
+
+- numba compiles a function anew for every combination of argument types. An index is an `int64` at every call: what is
+  read from an `int32` array is converted first, and no literal is passed.
+- A record of arrays goes into a function as seven words per array. A dozen arrays of records (`arcs.Sweep`) compile
+  three times as fast as two dozen plain ones.
+- Helpers are inlined by LLVM (`forceinline`), not by numba (`inline="always"`), which copies their source into every
+  caller before types are known.
+"""
 
 from __future__ import annotations
 
@@ -14,69 +24,73 @@ from numba.core import event
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-_PREPARING = "preparing the tracer for this machine, once: about half a minute"
+int64: Any = numba.int64
+"""Convert an index to the one type that helpers are compiled for."""
 
-# Without reference counts: the arrays all belong to the caller, and counting their owners at every call takes longer
-# than the work itself.
+_PREPARING = "preparing the tracer for this machine, once: some seconds"
+
+# Without the Python lock and, by a private option of numba, without reference counts: all arrays belong to the caller.
+# Counting them at every use makes the sweep 2.6 times as slow (see RESULTS.md) and compiles for a second longer.
 _OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
 
-_parts_changed = 0.0
+_helpers_changed = 0.0
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function of NumPy arrays, without Python's global lock; it cannot make arrays of its own.
+    """Decorator: compile a function of NumPy arrays, which runs without Python's lock and cannot create arrays.
 
-    The machine code is kept beside the source, or in `NUMBA_CACHE_DIR`, or in the user's cache folder. Where none of
-    them can be written it is made anew in every process, which takes about half a minute.
+    The machine code is kept beside the source, in `NUMBA_CACHE_DIR`, or in the user's cache folder. If none of them can
+    be written, every process compiles again, for some seconds.
     """
     try:
-        made = numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # numba found no folder for its cache
+        dispatcher = numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # numba has no folder for its cache
         return cast(Function, numba.njit(**_OPTIONS)(function))
     with suppress(OSError):
-        _forget_stale(Path(made.stats.cache_path), function.__qualname__)
-    return cast(Function, made)
+        _remove_stale(Path(dispatcher.stats.cache_path), function.__qualname__)
+    return cast(Function, dispatcher)
 
 
-def _forget_stale(cache: Path, name: str) -> None:
-    """Drop machine code that is older than a part of it: numba looks at the file of the whole function alone."""
-    for index, made in _indexes(cache):
-        if f".{name}-" in index.name and made < _parts_changed <= time.time():
+def inlined(function: Function) -> Function:
+    """Decorator: inline this helper into its compiled callers.
+
+    It must not stay a call: a record of many arrays is copied word by word then, which takes half of the time again.
+    """
+    global _helpers_changed
+    with suppress(OSError):
+        _helpers_changed = max(_helpers_changed, Path(function.__code__.co_filename).stat().st_mtime)
+    options = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
+    return cast(Function, numba.njit(**options)(function))
+
+
+def _remove_stale(cache: Path, name: str) -> None:
+    """Remove machine code older than a helper's source file: numba compares the file of the caller alone."""
+    for index, written in _indexes(cache):
+        if f".{name}-" in index.name and written < _helpers_changed <= time.time():
             index.unlink(missing_ok=True)
 
 
 @functools.cache
 def _indexes(cache: Path) -> list[tuple[Path, float]]:
-    """The indexes of a folder of machine code, and when they were written."""
+    """The indexes in a folder of machine code, with the time of their last change."""
     return [(index, index.stat().st_mtime) for index in cache.glob("*.nbi")]
 
 
-def inlined(function: Function) -> Function:
-    """A part of compiled functions, which becomes part of their code.
-
-    Records of many arrays are copied word by word at a real call: ten times the cost of the work.
-    """
-    global _parts_changed
-    with suppress(OSError):
-        _parts_changed = max(_parts_changed, Path(function.__code__.co_filename).stat().st_mtime)
-    return cast(Function, numba.njit(inline="always", **_OPTIONS)(function))
-
-
 class _FirstCompilation(event.Listener):
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell: Callable[[str], None] | None = tell
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report: Callable[[str], None] | None = report
 
     def on_start(self, event: event.Event) -> None:  # noqa: ARG002
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell(_PREPARING)
+        report, self._report = self._report, None
+        if report is not None:
+            report(_PREPARING)
 
     def on_end(self, event: event.Event) -> None:
-        """Only the beginning counts."""
+        """Only the start matters."""
 
 
 @contextmanager
-def first_compilation(tell: Callable[[str], None]) -> Iterator[None]:
-    """Call `tell` with a line for people before machine code is made in the block; never where all is on disk."""
-    with event.install_listener("numba:compile", _FirstCompilation(tell)):
+def first_compilation(report: Callable[[str], None]) -> Iterator[None]:
+    """Call `report` with a line for people as soon as the block compiles; never if all machine code is on disk."""
+    with event.install_listener("numba:compile", _FirstCompilation(report)):
         yield

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from glraster.vector.arcs import NONE, Int32Array, relink
-from glraster.vector.compiled import compiled, inlined
+from glraster.vector.arcs import NONE, Int32Array
+from glraster.vector.compiled import compiled, inlined, int64
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -120,7 +120,7 @@ def _is_empty(c: Chains, corners: tuple[float, ...], vertex: int, a: int, b: int
             least, most = _row_span(corners, low, low + CELL_PX)
             begin, end = max(west, int(least - left) // CELL_PX), min(east, int(most - left) // CELL_PX)
         for k in range(c.cells[row * wide + begin], c.cells[row * wide + end + 1]):
-            i = c.items[k]
+            i = int64(c.items[k])
             if not c.alive[i] or _same(c, i, a) or _same(c, i, b) or _same(c, i, vertex):
                 continue
             x, y = c.x[i], c.y[i]
@@ -134,7 +134,7 @@ def _is_empty(c: Chains, corners: tuple[float, ...], vertex: int, a: int, b: int
 
 @inlined
 def _other(c: Chains, vertex: int, neighbour: int) -> int:
-    return c.two[vertex] if c.one[vertex] == neighbour else c.one[vertex]
+    return int64(c.two[vertex] if c.one[vertex] == neighbour else c.one[vertex])
 
 
 @inlined
@@ -143,10 +143,10 @@ def _meets(c: Chains, a: int, b: int) -> bool:
     cell = (c.y[a] - c.frame[0]) // CELL_PX * c.frame[4] + (c.x[a] - c.frame[2]) // CELL_PX
     found = False
     for k in range(c.cells[cell], c.cells[cell + 1]):
-        i = c.items[k]
+        i = int64(c.items[k])
         if i != a and c.alive[i] and _same(c, i, a):
             for neighbour in (c.one[i], c.two[i]):
-                if neighbour != NONE and _same(c, neighbour, b):
+                if neighbour != NONE and _same(c, int64(neighbour), b):
                     found = True
     return found
 
@@ -154,7 +154,7 @@ def _meets(c: Chains, a: int, b: int) -> bool:
 @compiled
 def _may_go(c: Chains, vertex: int, edges: tuple[int, int]) -> bool:
     """Whether a corner can be cut without a crossing, and without a face or a border that vanishes."""
-    a, b = c.one[vertex], c.two[vertex]
+    a, b = int64(c.one[vertex]), int64(c.two[vertex])
     beyond_a, beyond_b = _other(c, a, vertex), _other(c, b, vertex)
     if _same(c, a, b) or (beyond_a != NONE and _same(c, beyond_a, b)) or (beyond_b != NONE and _same(c, beyond_b, a)):
         return False
@@ -204,8 +204,17 @@ def _push(c: Chains, size: int, area2: int, vertex: int) -> int:
 
 
 @inlined
+def relink(one: Int32Array, two: Int32Array, point: int, old: int, new: int) -> None:
+    """Let `new` take the place of `old` as one of the two neighbours of a point."""
+    if one[point] == old:
+        one[point] = new
+    else:
+        two[point] = new
+
+
+@inlined
 def _cut(c: Chains, vertex: int) -> None:
-    a, b = c.one[vertex], c.two[vertex]
+    a, b = int64(c.one[vertex]), int64(c.two[vertex])
     c.alive[vertex] = False
     relink(c.one, c.two, a, vertex, b)
     relink(c.one, c.two, b, vertex, a)
@@ -219,7 +228,7 @@ def cut_corners(c: Chains, most_area2: float, edges: tuple[int, int]) -> None:
         most_area2: twice the area of the largest triangle that is cut, in pixels.
         edges: rows on which borders end that go on elsewhere.
     """
-    size = 0
+    size, root = int64(0), int64(0)
     for vertex in range(len(c.x)):
         if c.free[vertex]:
             area2 = _area2(c, vertex)
@@ -229,13 +238,13 @@ def cut_corners(c: Chains, most_area2: float, edges: tuple[int, int]) -> None:
     for at in range(size // 2 - 1, -1, -1):
         _sink(c, size, at)
     while size > 0:
-        area2, vertex = c.heap_area[0], c.heap_vertex[0]
+        area2, vertex = c.heap_area[root], int64(c.heap_vertex[root])
         size -= 1
-        _swap(c, 0, size)
-        _sink(c, size, 0)
+        _swap(c, root, size)
+        _sink(c, size, root)
         if not c.alive[vertex] or area2 != _area2(c, vertex) or not _may_go(c, vertex, edges):
             continue
-        a, b = c.one[vertex], c.two[vertex]
+        a, b = int64(c.one[vertex]), int64(c.two[vertex])
         _cut(c, vertex)
         for k in range(2):
             neighbour = a if k == 0 else b

@@ -150,6 +150,7 @@ def write(batches: Iterator[pa.RecordBatch], path: str, form: LayerForm) -> None
 def _driver_options(form: LayerForm) -> dict[str, Any]:
     if form.ending == ".gpkg":
         return {
+            "dataset_options": {"VERSION": "1.3"},  # GDAL before 3.7 warns of 1.4 whenever the file is opened
             "layer_options": {"SPATIAL_INDEX": "YES", "GEOMETRY_NAME": "geometry"},
             "layer_metadata": dict(form.metadata),
         }

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glraster.vector.arcs import NONE, Int32Array, unite
-from glraster.vector.compiled import compiled
+from glraster.vector.compiled import compiled, int64
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -81,13 +81,14 @@ def _number(pixels: Any, labels: Any, parent: Int32Array, diagonal: bool) -> int
     used = 0
     for r in range(rows):
         for c in range(columns):
-            value, label = pixels[r, c], NONE
+            value, label = pixels[r, c], int64(NONE)
             if r > 0 and pixels[r - 1, c] == value:
-                label = labels[r - 1, c]
+                label = int64(labels[r - 1, c])
             if c > 0 and pixels[r, c - 1] == value:
-                if label != NONE and label != labels[r, c - 1]:
-                    unite(parent, label, labels[r, c - 1])
-                label = labels[r, c - 1]
+                west = int64(labels[r, c - 1])
+                if label != NONE and label != west:
+                    unite(parent, label, west)
+                label = west
             if label == NONE:
                 label = used
                 parent[used] = used
@@ -95,9 +96,9 @@ def _number(pixels: Any, labels: Any, parent: Int32Array, diagonal: bool) -> int
             labels[r, c] = label
             if diagonal and r > 0:
                 if c > 0 and pixels[r - 1, c - 1] == value:
-                    unite(parent, label, labels[r - 1, c - 1])
+                    unite(parent, label, int64(labels[r - 1, c - 1]))
                 if c + 1 < columns and pixels[r - 1, c + 1] == value:
-                    unite(parent, label, labels[r - 1, c + 1])
+                    unite(parent, label, int64(labels[r - 1, c + 1]))
     count = 0
     for i in range(used):
         if parent[i] == i:

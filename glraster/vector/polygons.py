@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
-from glraster.vector.compiled import compiled
+from glraster.vector.compiled import compiled, inlined, int64
 from glraster.vector.ground import Ground
 from glraster.vector.rings import Borders, Int64Array, ring_vertices, round_rings
 from glraster.vector.stitch import Faces
@@ -87,7 +87,7 @@ def _batch(faces: Faces, chosen: npt.NDArray[np.intp], borders: Borders, placeme
     face, feature = faces.face[chosen], faces.feature[chosen]
     offsets = np.concatenate([[0], np.cumsum(rings.size + 1)])
     xy = np.empty((offsets[-1], 2))
-    level = np.empty(len(xy) if placement.reach_px else 0, np.uint8)
+    level = np.empty(len(xy), np.uint8)
     ring_vertices(borders, rings.halves, (rings.begin, rings.end), xy, level)
     if placement.reach_px:
         xy, offsets = _rounded(xy, level, offsets, placement.reach_px)
@@ -112,7 +112,7 @@ def _rounded(
     rounded = np.empty((len(xy) + 2 * int(np.count_nonzero(level)), 2))
     ends = np.empty_like(offsets)
     round_rings(xy, level, offsets, reach_px, rounded, ends)
-    return rounded, ends
+    return rounded[: ends[-1]], ends
 
 
 def _placed(xy: FloatArray, transform: Affine) -> FloatArray:
@@ -148,14 +148,14 @@ def _well_known_binary(
     return buffer, ends
 
 
-@compiled
+@inlined
 def _put(buffer: Any, at: int, value: int) -> int:
     for byte in range(4):
         buffer[at + byte] = (value >> (8 * byte)) & 255
     return at + 4
 
 
-@compiled
+@inlined
 def _put_head(buffer: Any, at: int, kind: int, count: int) -> int:
     buffer[at] = 1
     return _put(buffer, _put(buffer, at + 1, kind), count)
@@ -164,12 +164,12 @@ def _put_head(buffer: Any, at: int, kind: int, count: int) -> int:
 @compiled
 def _write(raw: Any, offsets: Any, faces: Any, parts: Any, form: tuple[bool, bool], buffer: Any) -> None:
     """Write geometries: the rings of face i begin at `faces[i]`, the faces of feature k at `parts[k]`."""
-    at = 0
+    at, polygon, multipolygon = int64(0), int64(_POLYGON), int64(_MULTIPOLYGON)
     for feature in range(len(parts) - 1):
         if form[0]:
-            at = _put_head(buffer, at, _MULTIPOLYGON, parts[feature + 1] - parts[feature])
+            at = _put_head(buffer, at, multipolygon, parts[feature + 1] - parts[feature])
         for face in range(parts[feature], parts[feature + 1]):
-            at = _put_head(buffer, at, _POLYGON, faces[face + 1] - faces[face])
+            at = _put_head(buffer, at, polygon, faces[face + 1] - faces[face])
             for ring in range(faces[face], faces[face + 1]):
                 begin, end = offsets[ring], offsets[ring + 1]
                 at = _put(buffer, at, end - begin)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glraster.vector.arcs import NONE, Int32Array
-from glraster.vector.compiled import compiled, inlined
+from glraster.vector.compiled import compiled, inlined, int64
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -92,7 +92,7 @@ def _next_half(b: Borders, half: int) -> int:
     first = b.slots[node + (direction + 1) % 4]
     second = b.slots[node + (direction + 2) % 4]
     third = b.slots[node + (direction + 3) % 4]
-    if first != NONE and second != NONE and third != NONE and _left_face(b, third) == _left_face(b, half):
+    if first != NONE and second != NONE and third != NONE and _left_face(b, int64(third)) == _left_face(b, half):
         return third
     if first != NONE:
         return first
@@ -148,7 +148,7 @@ def ring_vertices(b: Borders, halves: Int32Array, bounds: tuple[Any, Any], xy: A
 
     Args:
         bounds: where every ring begins and ends among the half-edges.
-        xy: (n, 2) is written to. level: (n,) is written to where it is not empty.
+        xy: (n, 2) is written to. level: (n,) is written to.
     """
     begin, end = bounds
     n = 0
@@ -163,8 +163,7 @@ def ring_vertices(b: Borders, halves: Int32Array, bounds: tuple[Any, Any], xy: A
             for i in range(skipped, count if code == NONE else count - 1):
                 place = b.start[arc] + (count - 1 - i if backward else i)
                 xy[n, 0], xy[n, 1] = b.vx[place], b.vy[place]
-                if len(level):
-                    level[n] = 0 if code >= 0 and i == 0 else b.level[place]
+                level[n] = 0 if code >= 0 and i == 0 else b.level[place]
                 n += 1
         xy[n, 0], xy[n, 1] = xy[first, 0], xy[first, 1]
         n += 1
@@ -174,14 +173,25 @@ def ring_vertices(b: Borders, halves: Int32Array, bounds: tuple[Any, Any], xy: A
 def round_rings(xy: Any, level: Any, offsets: Any, reach_px: float, rounded: Any, ends: Any) -> None:
     """Replace corners by a curve of three points, the middle one halfway between chord and corner.
 
+    Two curves that meet in the middle of an edge share that point: it is written once.
+
+        before             i = corner, left out            x: written
+           +-------x-------+
+                     ` .   |
+                        `x |   `one` and `two`: shares of the edges before and after the corner
+                          `|
+                           x
+                           |
+                           + after
+
     Args:
         xy: (n, 2) vertices of rings from `offsets[i]` on, each ring's first one repeated. level: (n,).
-        rounded: (more, 2) is written to. ends: (rings + 1,) is written to: where its rings begin.
+        rounded: (n + 2 for every level above 0, 2) is written to. ends: (rings + 1,) is written to: where rings begin.
     """
     n = 0
     ends[0] = 0
     for ring in range(len(offsets) - 1):
-        first, count = offsets[ring], offsets[ring + 1] - offsets[ring] - 1
+        begin, first, count = n, offsets[ring], offsets[ring + 1] - offsets[ring] - 1
         for k in range(count):
             i = first + k
             x, y = xy[i, 0], xy[i, 1]
@@ -195,9 +205,12 @@ def round_rings(xy: Any, level: Any, offsets: Any, reach_px: float, rounded: Any
             one = min(0.5, reach_px / math.sqrt(ux * ux + uy * uy)) * share
             two = min(0.5, reach_px / math.sqrt(vx * vx + vy * vy)) * share
             rounded[n, 0], rounded[n, 1] = x + one * ux, y + one * uy
-            rounded[n + 1, 0], rounded[n + 1, 1] = x + (one * ux + two * vx) / 4, y + (one * uy + two * vy) / 4
-            rounded[n + 2, 0], rounded[n + 2, 1] = x + two * vx, y + two * vy
-            n += 3
-        rounded[n, 0], rounded[n, 1] = rounded[ends[ring], 0], rounded[ends[ring], 1]
-        n += 1
+            if n == begin or rounded[n, 0] != rounded[n - 1, 0] or rounded[n, 1] != rounded[n - 1, 1]:
+                n += 1
+            rounded[n, 0], rounded[n, 1] = x + (one * ux + two * vx) / 4, y + (one * uy + two * vy) / 4
+            rounded[n + 1, 0], rounded[n + 1, 1] = x + two * vx, y + two * vy
+            n += 2
+        if rounded[n - 1, 0] != rounded[begin, 0] or rounded[n - 1, 1] != rounded[begin, 1]:
+            rounded[n, 0], rounded[n, 1] = rounded[begin, 0], rounded[begin, 1]
+            n += 1
         ends[ring + 1] = n

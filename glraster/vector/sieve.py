@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glraster.vector.arcs import NONE, Int32Array, find_root, join_labels
-from glraster.vector.compiled import compiled, inlined
+from glraster.vector.compiled import compiled, inlined, int64
 from glraster.vector.patches import BandParts, FloatArray, summed
 
 
@@ -132,7 +132,7 @@ def _best_neighbour(p: Parts, part: int) -> tuple[int, int]:
     count = 0
     i = p.head[part]
     while i != NONE:
-        other = find_root(p.parent, p.other[i])
+        other = find_root(p.parent, int64(p.other[i]))
         if other != part:
             if p.along[other] == 0.0:
                 p.touched[count] = other

@@ -12,15 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from glraster.vector.arcs import (
+    ARC,
     ARCS,
+    ARM,
+    COLUMN,
+    FREE_ARM,
+    FREE_POINT,
+    LABEL,
     LABELS,
     NODES,
     NONE,
     PAIRS,
+    POINT,
     POINTS,
     PORT,
-    SPARE_ARMS,
-    SPARE_POINT,
+    VERTEX,
     VERTICES,
     Int32Array,
     Sweep,
@@ -29,7 +35,7 @@ from glraster.vector.arcs import (
     lattice_point,
     new_label,
 )
-from glraster.vector.compiled import compiled, inlined
+from glraster.vector.compiled import compiled, inlined, int64
 
 
 class Band(NamedTuple):
@@ -83,8 +89,9 @@ def _line(s: Sweep, rows: tuple[Any, Any, Any, Any], place: tuple[int, int], fir
     """
     upper, lower, upper_words, lower_words = rows
     per_word = len(upper) // len(upper_words)
-    level, was_west, old_label = NONE, False, s.label[0]
-    c = 1
+    columns = s.columns
+    level, was_west, old_label = int64(NONE), False, columns[0].label
+    c = int64(1)
     while c < len(lower):
         if not (was_west or first) and upper[c] == lower[c]:
             if c % per_word == 0:
@@ -96,18 +103,18 @@ def _line(s: Sweep, rows: tuple[Any, Any, Any, Any], place: tuple[int, int], fir
                 c += 1
             continue
         nw, ne, se, sw = upper[c - 1], upper[c], lower[c], lower[c - 1]
+        west, north = columns[c - 1].label, columns[c].label
         if was_west and nw == ne and se == sw and not first:
-            old_label, s.label[c] = s.label[c], s.label[c - 1]
+            old_label, columns[c].label = north, west
             c += 1
             continue
-        north_west = old_label if was_west else s.label[c - 1]
-        known = (int(north_west), int(s.label[c]), NONE, int(s.label[c - 1]))
-        old_label = s.label[c]
-        label = label_south_east(s, (int(nw), int(ne), int(se), int(sw)), known, diagonal)
-        s.label[c] = label
+        known = (int64(old_label if was_west else west), int64(north), int64(NONE), int64(west))
+        old_label = north
+        label = label_south_east(s, (int64(nw), int64(ne), int64(se), int64(sw)), known, diagonal)
+        columns[c].label = label
         borders = (nw != ne, ne != se, se != sw, sw != nw)
         at = (place[0] + c, place[1])
-        level = lattice_point(s, c, at, borders, (known[0], known[1], int(label), known[3]), level)
+        level = lattice_point(s, c, at, borders, (known[0], known[1], label, known[3]), level)
         was_west = borders[1]
         c += 1
 
@@ -117,11 +124,11 @@ def _has_room(s: Sweep, columns: int) -> bool:
     used = s.used
     most = 4 * columns
     return bool(
-        used[POINTS] + most <= len(s.x)
-        and used[LABELS] + columns <= len(s.parent)
+        used[POINTS] + most <= len(s.points)
+        and used[LABELS] + columns <= len(s.labels)
         and 4 * (used[NODES] + columns) <= len(s.slots)
-        and used[ARCS] + 2 * columns <= len(s.start)
-        and used[VERTICES] + used[POINTS] + most <= len(s.vx)
+        and used[ARCS] + 2 * columns <= len(s.arcs)
+        and used[VERTICES] + used[POINTS] + most <= len(s.vertices)
         and 2 * (used[PAIRS] + 2 * columns) <= len(s.pairs)
     )
 
@@ -129,21 +136,22 @@ def _has_room(s: Sweep, columns: int) -> bool:
 @compiled
 def _begin(s: Sweep, halo: Any) -> None:
     """Label the row above the band, and open a port wherever a border crosses its lower edge."""
-    label = new_label(s, halo[0])
-    s.label[0] = label
+    label = new_label(s, int64(halo[0]))
+    s.columns[0].label = label
     for c in range(1, len(halo)):
         if halo[c] != halo[c - 1]:
-            label = new_label(s, halo[c])
-            s.up[c] = PORT
-        s.label[c] = label
+            label = new_label(s, int64(halo[c]))
+            s.columns[c].up = PORT
+        s.columns[c].label = label
 
 
 @inlined
 def _add_measured(s: Sweep, row: Any) -> None:
     for c in range(len(row)):
         if not math.isnan(row[c]):
-            s.total[s.label[c]] += row[c]
-            s.seen[s.label[c]] += 1
+            label = s.labels[s.columns[c].label]
+            label.total += row[c]
+            label.seen += 1
 
 
 @compiled
@@ -162,22 +170,26 @@ def _sweep(s: Sweep, grids: tuple[Any, Any, Any], line: int, place: tuple[int, i
 @compiled
 def _finish(s: Sweep, place: tuple[int, int]) -> None:
     """End the borders that cross the band's lower edge, and number the labels anew without gaps."""
-    for c in range(1, len(s.up)):
-        if s.up[c] >= 0:
-            end_arm(s, s.up[c], PORT - c, (place[0] + c, place[1]), (int(s.label[c - 1]), int(s.label[c])))
+    for c in range(1, len(s.columns)):
+        up = int64(s.columns[c].up)
+        if up >= 0:
+            faces = int64(s.columns[c - 1].label), int64(s.columns[c].label)
+            end_arm(s, up, PORT - c, (place[0] + c, place[1]), faces)
     count = 0
     for i in range(s.used[LABELS]):
         root = s.parent[i]
         if root == i:
             s.parent[i] = -1 - count
-            s.value[count], s.total[count], s.seen[count] = s.value[i], s.total[i], s.seen[i]
+            to, source = s.labels[count], s.labels[i]
+            to.value, to.total, to.seen = source.value, source.total, source.seen
             count += 1
         else:
             while s.parent[root] >= 0:
                 root = s.parent[root]
             s.parent[i] = s.parent[root]
-            s.total[-1 - s.parent[root]] += s.total[i]
-            s.seen[-1 - s.parent[root]] += s.seen[i]
+            to, source = s.labels[-1 - s.parent[root]], s.labels[i]
+            to.total += source.total
+            to.seen += source.seen
     s.used[LABELS] = count
 
 
@@ -206,7 +218,7 @@ def trace(
     grids = (pixels, pixels.view(np.uint64), np.empty((0, 0), np.float32) if measured is None else measured)
     s = _empty(columns, pixels.shape[0])
     _begin(s, pixels[0])
-    above = s.label.copy()
+    above = s.columns["label"].copy()
     line, place = 1, (first_column, first_row - 1)
     while (line := _sweep(s, grids, line, place, diagonal)) < len(pixels):
         s = _with_room(s, columns)
@@ -216,75 +228,68 @@ def trace(
 
 
 def _empty(columns: int, rows: int) -> Sweep:
-    def full(size: int, value: int = NONE) -> Int32Array:
-        return np.full(size, value, np.int32)
-
     guess = columns * rows // 32
-    arms = 4 * columns + 16
     used = np.zeros(8, np.int64)
-    used[SPARE_POINT], used[SPARE_ARMS] = NONE, arms
-    empty = np.empty
-    arrays: tuple[Any, ...] = (
-        *(empty(8 * columns, np.int32) for _ in range(4)),
-        *(empty(arms, np.int32) for _ in range(3)),
-        np.arange(arms, dtype=np.int32),
-        *(full(columns) for _ in range(3)),
-        *(empty(3 * columns + guess // 8, np.int32) for _ in range(2)),
-        empty(8 * columns + guess, np.int32),
-        *(empty(3 * columns + guess // 4, np.int32) for _ in range(5)),
-        *(empty(16 * columns + guess, np.int32) for _ in range(2)),
-        empty(8 * columns, np.int32),
-        np.empty(3 * columns + guess // 8),
-        np.empty(3 * columns + guess // 8, np.int64),
-        used,
+    used[FREE_POINT], used[FREE_ARM] = NONE, 0
+    arms, across = np.empty(4 * columns + 16, ARM), np.empty(columns, COLUMN)
+    arms["mate"] = np.arange(1, len(arms) + 1)
+    for name in COLUMN.names or ():
+        across[name] = NONE
+    return Sweep(
+        points=np.empty(8 * columns, POINT),
+        arms=arms,
+        columns=across,
+        labels=np.empty(3 * columns + guess // 8, LABEL),
+        parent=np.empty(3 * columns + guess // 8, np.int32),
+        slots=np.empty(8 * columns + guess, np.int32),
+        arcs=np.empty(3 * columns + guess // 4, ARC),
+        vertices=np.empty(16 * columns + guess, VERTEX),
+        pairs=np.empty(8 * columns, np.int32),
+        used=used,
     )
-    return Sweep(*arrays)
 
 
 def _with_room(s: Sweep, columns: int) -> Sweep:
     """The same sweep, with room for a line in every array."""
     needs = {
-        ("x", "y", "one", "two"): s.used[POINTS] + 4 * columns,
-        ("parent", "value", "total", "seen"): s.used[LABELS] + columns,
-        ("slots",): 4 * (s.used[NODES] + columns),
-        ("start", "left", "right", "origin", "target"): s.used[ARCS] + 2 * columns,
-        ("vx", "vy"): s.used[VERTICES] + s.used[POINTS] + 4 * columns,
-        ("pairs",): 2 * (s.used[PAIRS] + 2 * columns),
+        "points": s.used[POINTS] + 4 * columns,
+        "labels": s.used[LABELS] + columns,
+        "parent": s.used[LABELS] + columns,
+        "slots": 4 * (s.used[NODES] + columns),
+        "arcs": s.used[ARCS] + 2 * columns,
+        "vertices": s.used[VERTICES] + s.used[POINTS] + 4 * columns,
+        "pairs": 2 * (s.used[PAIRS] + 2 * columns),
     }
     larger = {}
-    for names, need in needs.items():
-        for name in names:
-            array = getattr(s, name)
-            if len(array) < need:
-                larger[name] = np.empty(need + len(array), array.dtype)
-                larger[name][: len(array)] = array
+    for name, need in needs.items():
+        array = getattr(s, name)
+        if len(array) < need:
+            larger[name] = np.empty(need + len(array), array.dtype)
+            larger[name][: len(array)] = array
     return s._replace(**larger)
 
 
 def _result(s: Sweep, above: Int32Array, first_row: int, rows: int) -> Band:
-    arcs, vertices, nodes = s.used[ARCS], s.used[VERTICES], s.used[NODES]
+    arcs, nodes = s.arcs[: s.used[ARCS]], s.used[NODES]
+    vertices, labels = s.vertices[: s.used[VERTICES]], s.labels[: s.used[LABELS]]
     number = -1 - s.parent
-
-    def labels(array: Int32Array) -> Int32Array:
-        return number[array]
-
     return Band(
-        vx=s.vx[:vertices].copy(),
-        vy=s.vy[:vertices].copy(),
-        level=np.zeros(vertices, np.uint8),
-        start=np.append(s.start[:arcs], np.int32(vertices)),
-        left=labels(s.left[:arcs]),
-        right=labels(s.right[:arcs]),
-        origin=s.origin[:arcs].copy(),
-        target=s.target[:arcs].copy(),
+        vx=vertices["x"].copy(),
+        vy=vertices["y"].copy(),
+        level=np.zeros(len(vertices), np.uint8),
+        start=np.append(arcs["start"], np.int32(len(vertices))),
+        left=number[arcs["left"]],
+        right=number[arcs["right"]],
+        origin=arcs["origin"].copy(),
+        target=arcs["target"].copy(),
         slots=s.slots[: 4 * nodes].reshape(-1, 4).copy(),
-        top=s.top,
-        value=s.value[: s.used[LABELS]].copy(),
-        above=labels(above),
-        below=labels(s.label),
-        pairs=labels(s.pairs[: 2 * s.used[PAIRS]]).reshape(-1, 2),
-        total=s.total[: s.used[LABELS]].copy(),
-        seen=s.seen[: s.used[LABELS]].copy(),
+        top=s.columns["top"].copy(),
+        value=labels["value"].astype(np.int32),
+        above=number[above],
+        below=number[s.columns["label"]],
+        pairs=number[s.pairs[: 2 * s.used[PAIRS]]].reshape(-1, 2),
+        total=labels["total"].copy(),
+        seen=labels["seen"].copy(),
         first_row=first_row,
         rows=rows,
     )

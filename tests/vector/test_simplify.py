@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from vector.masks import blobs, noise, polygons, spiral
 
 from glraster.vector.simplify import Simplification
@@ -78,6 +81,26 @@ def test_smooth_rounds_corners_and_keeps_the_total_area():
         return np.median(np.concatenate(turns))
 
     assert sharpest(smooth) < 0.6 * sharpest(plain)
+
+
+HOW = st.none() | st.builds(Simplification, st.sampled_from([0.5, 0.7, 1.0, 2.0, 5.0]), st.booleans())
+MASKS = arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 2))
+
+
+@settings(max_examples=400, deadline=None)
+@given(MASKS, st.integers(1, 8), HOW, st.booleans())
+def test_no_segment_has_zero_length(mask, rows, how, diagonal):
+    """QGIS calls polygons with equal neighbouring vertices invalid, GEOS does not."""
+    found = polygons(mask, rows, how, diagonal)
+    assert [p for _, p in found if (steps(p) == 0).all(axis=1).any()] == []
+    assert all(p.is_valid for _, p in found)
+    assert shapely.coverage_is_valid([p for _, p in found])
+
+
+def steps(polygon) -> np.ndarray:
+    """From vertex to vertex of all rings, (n, 2)."""
+    rings = shapely.get_rings(shapely.get_parts(polygon))
+    return np.concatenate([np.diff(shapely.get_coordinates(ring), axis=0) for ring in rings])
 
 
 def turning(coordinates) -> np.ndarray:

@@ -147,6 +147,8 @@ def test_names_and_colours_come_from_the_masks_own_tag(mask, tmp_path):
         ((layer, qml, default),) = database.execute("SELECT f_table_name, styleQML, useAsDefault FROM layer_styles")
         (text,) = database.execute("SELECT metadata FROM gpkg_metadata").fetchone()
         ((indexed,),) = database.execute(INDEXES)
+        ((version,),) = database.execute("PRAGMA user_version")
+    assert version == 10300  # GeoPackage 1.3: older readers warn of 1.4
     assert (layer, default, indexed) == ("out", 1, 1)
     style = ElementTree.fromstring(qml.partition("\n")[2])
     labels = {c.get("value"): (c.get("label"), c.get("symbol")) for c in style.iter("category")}
