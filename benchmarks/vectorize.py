@@ -1,4 +1,4 @@
-"""`glraster vectorize` beside its peers: `python benchmarks/vectorize.py [--side 20000] [--mask FILE] [--rounds 3] [--cold]`.
+"""`glraster vectorize` beside its peers: `python benchmarks/vectorize.py [--side 20000] [--mask FILE] [--rounds 3]`.
 
 All write an indexed GeoPackage of the same mask, each run a process of its own, in turn, round by round:
 
