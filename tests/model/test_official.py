@@ -111,7 +111,7 @@ def test_inria_is_recognised(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("given", ["", "l2g", "g g2l", "g2l l2g"])
 def test_files_that_make_no_model_together(given: str) -> None:
     paths = [f"{part}.pth" if part in given.split() else None for part in ("g", "g2l", "l2g")]
-    with pytest.raises(UsageError, match="a model takes global alone, of global2local alone, or of global and"):
+    with pytest.raises(UsageError, match="a model takes global alone, global2local alone, or global and"):
         import_official(*paths)
 
 
