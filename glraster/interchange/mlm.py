@@ -38,43 +38,46 @@ def model_item(file: Path, spec: ModelSpec, folder: Path) -> dict[str, Any]:
     """
     sha256 = file_sha256(file)
     name = f"glraster-{sha256[:12]}"
+    asset = {
+        "href": relative_href(file, folder),
+        "type": "application/vnd.safetensors",
+        "title": "Weights and description, for 'glraster segment --model'",
+        "roles": ["mlm:model", "mlm:weights", "data"],
+        "mlm:artifact_type": "safetensors",
+        # STAC 1.1 allows bands in the properties only if an asset has them too
+        "bands": [{"name": band} for band in _bands(spec)],
+        "file:size": file.stat().st_size,
+        "file:checksum": _SHA256_MULTIHASH + sha256,
+    }
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
         "stac_extensions": [MLM, CLASSIFICATION, FILE],
         "id": name,
         "geometry": None,
-        "properties": {
-            "title": f"GLNet for {', '.join(c.name for c in spec.classes)}",
-            "datetime": _date(spec.provenance, file),
-            **_licence(spec.provenance),
-            "mlm:name": name,
-            "mlm:architecture": "GLNet",
-            "mlm:tasks": ["semantic-segmentation"],
-            "mlm:framework": "PyTorch",
-            "mlm:total_parameters": parameter_count(file),
-            "mlm:accelerator": None,
-            "mlm:input": [_input(spec)],
-            "mlm:output": [_output(spec)],
-            "mlm:hyperparameters": _hyperparameters(spec),
-            "bands": [{"name": band} for band in _bands(spec)],
-            **({"gsd": spec.gsd_m} if spec.gsd_m else {}),
-            **{f"glraster:{key}": value for key, value in sorted(_finite(spec.provenance).items())},
-        },
+        "properties": _properties(name, file, spec),
         "links": [{"rel": "cite-as", "href": _PAPER, "title": "Collaborative Global-Local Networks, CVPR 2019"}],
-        "assets": {
-            "model": {
-                "href": relative_href(file, folder),
-                "type": "application/vnd.safetensors",
-                "title": "Weights and description, for 'glraster segment --model'",
-                "roles": ["mlm:model", "mlm:weights", "data"],
-                "mlm:artifact_type": "safetensors",
-                # STAC 1.1 allows bands in the properties only if an asset has them too
-                "bands": [{"name": band} for band in _bands(spec)],
-                "file:size": file.stat().st_size,
-                "file:checksum": _SHA256_MULTIHASH + sha256,
-            }
-        },
+        "assets": {"model": asset},
+    }
+
+
+def _properties(name: str, file: Path, spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "title": f"GLNet for {', '.join(c.name for c in spec.classes)}",
+        "datetime": _date(spec.provenance, file),
+        **_licence(spec.provenance),
+        "mlm:name": name,
+        "mlm:architecture": "GLNet",
+        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:framework": "PyTorch",
+        "mlm:total_parameters": parameter_count(file),
+        "mlm:accelerator": None,
+        "mlm:input": [_input(spec)],
+        "mlm:output": [_output(spec)],
+        "mlm:hyperparameters": _hyperparameters(spec),
+        "bands": [{"name": band} for band in _bands(spec)],
+        **({"gsd": spec.gsd_m} if spec.gsd_m else {}),
+        **{f"glraster:{key}": value for key, value in sorted(_finite(spec.provenance).items())},
     }
 
 

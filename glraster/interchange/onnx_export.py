@@ -103,6 +103,18 @@ def export_onnx(network: GLNet, spec: ModelSpec, side: int | None = None) -> Onn
         raise UsageError(f"--tile {side} must be a multiple of {STRIDE}, and 32 or more")
     form = SingleTile(network, spec, side).eval()
     example = _example(spec, side)
+    model, expected = _exported(form, example)
+    for key, value in deepness_metadata(spec, side).items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
+    stream = BytesIO(model.SerializeToString())
+    deviation = float(np.abs(_run(stream.getvalue(), example.numpy()) - expected).max())
+    if not deviation <= TOLERANCE:
+        raise ModelError(f"the ONNX form differs from torch by {deviation:.2g}, more than {TOLERANCE:g}; report this")
+    return OnnxModel(stream.getvalue(), side, deviation)
+
+
+def _exported(form: SingleTile, example: Tensor) -> tuple[Any, npt.NDArray[np.float32]]:
+    """The form as an ONNX `ModelProto`, and torch's own output for the example."""
     with torch.no_grad(), _silence():
         program = torch.onnx.export(
             form,
@@ -113,16 +125,9 @@ def export_onnx(network: GLNet, spec: ModelSpec, side: int | None = None) -> Onn
             dynamo=True,
             verbose=False,
         )
-        expected = form(example).numpy()
+        expected: npt.NDArray[np.float32] = form(example).numpy()
     assert program is not None
-    model = program.model_proto
-    for key, value in deepness_metadata(spec, side).items():
-        model.metadata_props.add(key=key, value=json.dumps(value))
-    stream = BytesIO(model.SerializeToString())
-    deviation = float(np.abs(_run(stream.getvalue(), example.numpy()) - expected).max())
-    if not deviation <= TOLERANCE:
-        raise ModelError(f"the ONNX form differs from torch by {deviation:.2g}, more than {TOLERANCE:g}; report this")
-    return OnnxModel(stream.getvalue(), side, deviation)
+    return program.model_proto, expected
 
 
 def deepness_metadata(spec: ModelSpec, side: int) -> dict[str, Any]:
