@@ -10,6 +10,8 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,6 +29,7 @@ _LONGEST_TAG, _LONGEST_NAME = 1_000_000, 200
 """Characters, at most."""
 _MOST_ROWS = 2**16
 """Rows of a table and category names that are looked at."""
+_MOST_NODES = 20 * _MOST_ROWS
 _LARGEST_ID = 2**31 - 1
 
 _VALUE_COLUMNS = ("value", "values", "pixel value", "pixelvalue", "class_id", "id", "code")
@@ -128,15 +131,23 @@ class _Row:
 def _band_as_xml(dataset: DatasetReader, band: int) -> ElementTree.Element | None:
     """A band as GDAL describes it in a virtual raster: rasterio shows neither attribute tables nor category names.
 
-    The text is GDAL's own, so it holds no entities that could be expanded without bound.
+    The text is GDAL's own, so it holds no entities that could be expanded without bound. Reading ends at the sources
+    of the band, which can be many, or after `_MOST_NODES` nodes.
     """
-    with MemoryFile(ext=".vrt") as file:
-        try:
+    try:
+        with MemoryFile(ext=".vrt") as file:
             rasterio.shutil.copy(dataset, file.name, driver="VRT")
-            return ElementTree.fromstring(file.read()).find(f"VRTRasterBand[@band='{band}']")
-        except (*GDAL_ERRORS, ElementTree.ParseError, ValueError):
-            log.warning("%s: its class names cannot be read", redact(dataset.name))
-            return None
+            nodes = ElementTree.iterparse(BytesIO(file.read()), events=("start",))
+            described = None
+            for _, node in islice(nodes, _MOST_NODES):
+                if node.tag == "VRTRasterBand" and node.get("band") == str(band):
+                    described = node
+                elif described is not None and node.tag.endswith("Source"):
+                    break
+            return described
+    except (*GDAL_ERRORS, ElementTree.ParseError):
+        log.warning("%s: its class names cannot be read", redact(dataset.name))
+        return None
 
 
 def _table_rows(band: ElementTree.Element | None) -> list[_Row]:

@@ -222,7 +222,9 @@ class ClassRaster(ValueRaster):
         valid = self._checked(values, valid)
         with np.errstate(invalid="ignore"):  # invalid pixels can hold anything
             numbers = values.astype(np.int32, copy=False)
-        return numbers if valid is None else np.where(valid, numbers, self.blank)
+        if valid is not None:
+            numbers[~valid] = self.blank
+        return np.asarray(numbers)
 
     def _ids(self, values: npt.NDArray[Any], valid: BoolArray | None) -> UInt8Array:
         """Values as class ids of a map, 255 if a pixel has none."""

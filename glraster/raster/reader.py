@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ class Scene(OpenRaster):
     @property
     def all_valid(self) -> bool:
         """Whether every pixel is known to be valid without reading it."""
-        flags = self._mask_flags()
+        flags = self._mask_flags
         return not np.issubdtype(self.dtype, np.floating) and all(f == [MaskFlags.all_valid] for f in flags)
 
     def resample_to(self, target_gsd_m: float) -> None:
@@ -253,15 +254,17 @@ class Scene(OpenRaster):
         pixels = self.read_bands(
             self.indexes, window=source, out_shape=(len(self.indexes), *shape), resampling=Resampling.nearest
         )
-        known: npt.NDArray[Any] = pixels[:, self._mask(source, shape) & _finite(pixels)]
-        return known
+        valid_values: npt.NDArray[Any] = pixels[:, self._mask(source, shape) & _finite(pixels)]
+        return valid_values
 
+    @cached_property
     def _mask_flags(self) -> list[list[MaskFlags]]:
-        return self.fetch(lambda: [list(self.dataset.mask_flag_enums[i - 1]) for i in self.indexes])
+        flags = self.fetch(lambda: self.dataset.mask_flag_enums)  # of all bands, which can be thousands
+        return [list(flags[i - 1]) for i in self.indexes]
 
     def _mask(self, source: RasterioWindow, shape: tuple[int, int]) -> BoolArray:
         """GDAL's dataset mask: the one for all bands, or valid if any of the bands is."""
-        flags = self._mask_flags()
+        flags = self._mask_flags
         if all(f == [MaskFlags.all_valid] for f in flags):
             return np.ones(shape, bool)
         shared = MaskFlags.per_dataset in flags[0]

@@ -9,7 +9,7 @@ import pyogrio
 import pytest
 import rasterio
 from maps import CLASSES, write_map
-from rasters import write_raster
+from rasters import write_raster, write_vrt
 
 from glraster.config import LandClass, class_color
 from glraster.raster.class_names import declared_classes
@@ -169,6 +169,18 @@ def test_names_that_cannot_be_shown_are_cleaned_with_a_word(name, shown, named, 
 def test_rows_that_say_nothing_are_left_out(row, named):
     rows = [row, (2, "sea")]
     assert [(c.id, c.name) for c in named(table([("Value", 2, 5), ("Class", 2, 2)], rows))] == [(2, "sea")]
+
+
+def test_the_names_of_a_mosaic_are_read_without_its_sources(tmp_path):
+    tile = write_raster(tmp_path / "tile.tif", np.ones((1, 4, 5), np.uint8))
+    mosaic = write_vrt(tmp_path / "mosaic.vrt", [(tile.name, 1, "Byte")] * 2, 4, 5, relative=True)
+    head, alpha = "<ColorInterp>Gray</ColorInterp>", "<ColorInterp>Alpha</ColorInterp>"
+    text = mosaic.read_text()
+    for band, inside in ((1, alpha), (2, head + categories("", "land"))):
+        text = text.replace(f'band="{band}">', f'band="{band}">{inside}')
+    mosaic.write_text(text)
+    with ClassRaster(str(mosaic)) as raster:
+        assert [(c.id, c.name) for c in raster.named] == [(1, "land")]
 
 
 def test_a_side_car_that_is_no_xml_names_nothing(named, tmp_path):
