@@ -81,10 +81,12 @@ def _evaluated(
 ) -> Evaluation | PointEvaluation:
     from glraster.errors import UsageError
     from glraster.evaluation.evaluate import evaluate, evaluate_catalog
+    from glraster.process import keep_freed_memory
 
     if prediction.lower().endswith((".yaml", ".yml")):
         if truth is not None:
             raise UsageError("a catalog names its own labels; leave TRUTH out")
+        keep_freed_memory()
         return evaluate_catalog(prediction, settings, None if quiet else _print_scene)
     if truth is None:
         raise UsageError(f"what is {prediction} to be held against? Give TRUTH: a raster, polygons or points")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -61,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its status."""
     _log_to_stderr()
     try:
-        status = glraster.main(arguments, prog_name="glraster", standalone_mode=False)
+        with _sigterm_interrupts():
+            status = glraster.main(arguments, prog_name="glraster", standalone_mode=False)
     except GlrasterError as error:
         _print_line(error, f"error: {error}")
         sys.exit(error.exit_code)
@@ -76,6 +81,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send before they kill, end a run as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _print_line(error: BaseException, line: str) -> None:

@@ -123,6 +123,7 @@ def command(
     Several scenes go to a folder, as NAME.tif; one that fails does not stop the others.
     An interrupted run goes on with --resume.
     """
+    from glraster.process import keep_freed_memory
     from glraster.segmentation.segment import SegmentOptions
 
     further = FurtherOutputs(**{name: settings.pop(name) for name in ("polygons", "page", "qml", "stac")})
@@ -135,6 +136,7 @@ def command(
         return _print_estimate(call, as_json)
     else:
         further.check(call)
+    keep_freed_memory()
     with options.cluster(scheduler, workers) as cluster:
         run = _segment_scenes if call.several else _segment_scene
         return run(call, cluster, as_json, quiet)

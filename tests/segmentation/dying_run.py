@@ -1,10 +1,13 @@
 """`dying_run.py MOMENT SIGNAL ARGUMENTS...`: the command line, sent a signal at an exact moment of its work.
 
 MOMENT is METHOD:N, the N-th call of a method of `MOMENTS`: the signal comes before that call does anything.
+With LOCKLESS in the environment its file system has no locks.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import sys
@@ -40,6 +43,12 @@ def die_at(moment: str, number: int) -> None:
     setattr(owner, name, dying)
 
 
+def refuse_locks(_file: object, _how: int) -> None:
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+
 if __name__ == "__main__":
+    if os.environ.get("LOCKLESS"):
+        fcntl.flock = refuse_locks
     die_at(sys.argv[1], signal.Signals[sys.argv[2]])
     main(sys.argv[3:])

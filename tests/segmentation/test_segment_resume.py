@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,9 +47,12 @@ def call(whole: tuple, folder: Path) -> list[str]:
     return [str(part) for part in ("segment", scene, "-m", model, *outputs, "--precision", "float32")]
 
 
-def killed(moment: str, arguments: list[str], signal: str = "SIGKILL") -> subprocess.CompletedProcess:
+def killed(
+    moment: str, arguments: list[str], signal: str = "SIGKILL", *, lockless: bool = False
+) -> subprocess.CompletedProcess:
     command = [sys.executable, str(DYING_RUN), moment, signal, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | ({"LOCKLESS": "1"} if lockless else {})
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +244,9 @@ def test_further_outputs_are_held_while_windows_are_computed(whole, tmp_path):
     assert "lock" in {path.name for path in (tmp_path / "confidence.tif.parts").iterdir()}
 
 
-def test_interrupt_tells_how_to_go_on(whole, tmp_path, run):
-    ended = killed("part:4", call(whole, tmp_path), "SIGINT")
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_interrupt_tells_how_to_go_on(signal, whole, tmp_path, run):
+    ended = killed("part:4", call(whole, tmp_path), signal)
     assert ended.returncode == 130
     assert ended.stdout == ""
     (line,) = ended.stderr.strip().splitlines()
@@ -248,6 +254,20 @@ def test_interrupt_tells_how_to_go_on(whole, tmp_path, run):
     assert "--resume" in line
     assert not (tmp_path / "mask.tif").exists()
     assert run(*call(whole, tmp_path), "--resume").code == 0
+    check_whole(whole, tmp_path)
+
+
+def test_a_run_on_a_file_system_without_locks_goes_on_after_it_was_killed(whole, tmp_path, run, monkeypatch):
+    def refuse(_file, _how):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    assert killed("part:3", call(whole, tmp_path), lockless=True).returncode == -9
+    assert "lock.soft" in {path.name for path in (tmp_path / "mask.tif.parts").iterdir()}
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    outcome = run(*call(whole, tmp_path), "--resume", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["windows_reused"] == 2
+    assert "the file system has no locks" in outcome.err
     check_whole(whole, tmp_path)
 
 
