@@ -344,8 +344,8 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder unless it holds something."""
-    if folder.is_dir() and not any(folder.iterdir()):
+    """Remove a folder unless it holds something; a link to one is its owner's."""
+    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
         folder.rmdir()
 
 

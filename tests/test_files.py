@@ -331,3 +331,14 @@ def test_a_staged_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         assert not unfinished.exists()
         unfinished.write_text("whole")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_link_to_an_empty_folder_may_hold_what_is_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    staging_folder(tmp_path / "out.fgb").symlink_to("elsewhere")
+    with staged(tmp_path / "out.fgb") as unfinished:
+        unfinished.write_text("whole")
+        assert (tmp_path / "elsewhere" / "out.fgb").exists()
+    assert (tmp_path / "out.fgb").read_text() == "whole"
+    assert staging_folder(tmp_path / "out.fgb").is_symlink()
+    assert list((tmp_path / "elsewhere").iterdir()) == []

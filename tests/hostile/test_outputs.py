@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from rasters import landscape, write_raster
 
@@ -69,3 +72,66 @@ def test_names_mean_nothing_to_a_shell(name, scene, tmp_path, model_file, monkey
     assert run("segment", scene, "-m", model_file(), f"--output={name}").code == 0
     assert (tmp_path / name).exists()
     assert not (tmp_path / "executed").exists()
+
+
+def old_files_beside(mask):
+    """What other programs and an earlier run leave beside a mask."""
+    mask.with_suffix(".qml").write_text("<qgis><pipe><rasterrenderer/></pipe></qgis>")
+    mask.with_suffix(".stac.json").write_text('{"assets": {"mask": {"href": "./mask.tif"}}}')
+    old = [mask.with_suffix(".qml"), mask.with_suffix(".stac.json")]
+    old += [mask.with_name(f"mask.tif{ending}") for ending in (".msk", ".ovr")]
+    for path in old[2:]:
+        path.write_text("old")
+    return old
+
+
+def test_a_new_mask_lies_beside_nothing_of_the_old_one(scene, tmp_path, model_file, run):
+    mask = tmp_path / "mask.tif"
+    call = ("segment", scene, "-o", mask, "-m", model_file())
+    assert run(*call, "--qml", "--stac").code == 0
+    content = {path.name for path in tmp_path.iterdir()}
+    assert {"mask.qml", "mask.stac.json"} < content
+    old_files_beside(mask)
+    assert run(*call, "--overwrite").code == 0
+    assert {path.name for path in tmp_path.iterdir()} == content - {"mask.qml", "mask.stac.json"}
+    old_files_beside(mask)
+    assert run(*call, "--overwrite", "--qml", "--stac").code == 0
+    assert {path.name for path in tmp_path.iterdir()} == content
+    assert "paletteEntry" in mask.with_suffix(".qml").read_text()
+
+
+def test_a_run_that_fails_takes_nothing_of_the_old_mask(scene, tmp_path, model_file, run):
+    mask = tmp_path / "mask.tif"
+    call = ("segment", scene, "-o", mask, "-m", model_file())
+    assert run(*call).code == 0
+    old_files_beside(mask)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run(*call, "--overwrite", "--co", "COMPRESS=NONSENSE").code != 0
+    (tmp_path / "mask.tif.parts").write_text("in the way")
+    assert run(*call, "--overwrite").code == 1
+    (tmp_path / "mask.tif.parts").unlink()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_geopackage_with_an_open_edit_is_kept(scene, tmp_path, model_file, run):
+    """As in QGIS: its connection keeps a write-ahead log, which would be applied to the new file."""
+    mask, polygons = tmp_path / "mask.tif", tmp_path / "map.gpkg"
+    calls = [
+        ("segment", scene, "-o", mask, "-m", model_file(), "--vectorize", polygons),
+        ("vectorize", mask, "-o", polygons),
+    ]
+    assert run(*calls[0]).code == 0
+    descriptions = "SELECT DISTINCT description FROM gpkg_contents"
+    with closing(sqlite3.connect(polygons, isolation_level=None)) as edit:
+        edit.execute("PRAGMA journal_mode=WAL")
+        edit.execute("UPDATE gpkg_contents SET description = 'edited'")
+        for call in calls:
+            refused = run(*call, "--overwrite")
+            (line,) = refused.err.splitlines()
+            assert refused.code == 1
+            assert "map.gpkg: is open in another program, whose unsaved work is in map.gpkg-wal" in line
+        assert edit.execute(descriptions).fetchall() == [("edited",)]
+    assert run(*calls[1], "--overwrite").code == 0
+    assert not list(tmp_path.glob("map.gpkg-*"))
+    with closing(sqlite3.connect(polygons)) as new:
+        assert ("edited",) not in new.execute(descriptions).fetchall()
