@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from hostile.campaigns import load_benchmark
 from hostile.confined import assert_one_line, confined
 from rasters import HALF_METRE, UTM, landscape, write_raster
 
+from glraster import files
 from glraster.errors import SceneError
 from glraster.raster import grid
 from glraster.raster.grid import Axis, Window, WindowGrid
@@ -26,6 +28,13 @@ def sparse(path, height: int, width: int, block: int = 512, **profile):
     with rasterio.open(path, "w", height=height, width=width, **(form | profile)):
         pass
     return path
+
+
+def claim_free_space(monkeypatch, free: int) -> None:
+    """The disk as the check before a run sees it; the writers see the real one."""
+    monkeypatch.setattr(
+        files, "shutil", SimpleNamespace(**vars(shutil) | {"disk_usage": lambda _: SimpleNamespace(free=free)})
+    )
 
 
 def test_a_part_of_a_terapixel_claim_is_mapped_in_bounded_memory(tmp_path, model_file):
@@ -54,14 +63,12 @@ def test_parts_that_cannot_fit_the_disk_are_told_before_anything_is_computed(
     declared, tmp_path, model_file, monkeypatch, run
 ):
     """A scene with holes may need less: it is tried, with a warning."""
-    from glraster.raster import writer
-
     holes = declared == "holes"
     pixels = landscape(200, 300)
     pixels[:, :, 10:] = 7 if holes else pixels[:, :, 10:]
     scene = write_raster(tmp_path / "scene.tif", pixels, nodata=7 if holes else None)
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=20_000))
-    monkeypatch.setattr(writer, "WORTH_A_CHECK_BYTES", 0)
+    claim_free_space(monkeypatch, 20_000)
+    monkeypatch.setattr(files, "WORTH_A_CHECK_BYTES", 0)
     outcome = run("segment", scene, "-o", tmp_path / "mask.tif", "-m", model_file())
     assert outcome.err.count("\n") == 1
     if holes:
@@ -75,9 +82,7 @@ def test_parts_that_cannot_fit_the_disk_are_told_before_anything_is_computed(
 
 
 def test_a_terapixel_claim_does_not_fill_the_disk(tmp_path, model_file, monkeypatch, run):
-    from glraster.raster import writer
-
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * 2**30))
+    claim_free_space(monkeypatch, 100 * 2**30)
     scene = sparse(tmp_path / "claim.tif", 10**6, 10**6, block=4096)
     model = model_file(context_px=1024, tile_px=512)
     outcome = run("segment", scene, "-o", tmp_path / "mask.tif", "-m", model)
