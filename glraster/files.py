@@ -20,9 +20,8 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
-
-from glraster.errors import GlrasterError, OutputError, UsageError
+from glraster.errors import OutputError, UsageError
+from glraster.locks import LOCK, LOCK_FILES, Lock
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +31,6 @@ LONGEST_NAME = 255
 """Bytes of a file name, at most, on the file systems in use."""
 
 STAGING = ".parts"
-LOCK, SOFT_LOCK = "lock", "lock.soft"
-"""Lock files of a staging folder. A journal's lock has the same name, so that what is one run's confidence cannot be
-the mask of another."""
-
 AUX_XML = ".aux.xml"
 _RASTER_SIDE_CARS = (AUX_XML, ".msk", ".ovr", ".msk.ovr", ".vat.dbf")
 _SQLITE_SIDE_CARS = ("-wal", "-shm", "-journal")
@@ -44,8 +39,9 @@ _SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")
 _STAGED = ("blocks.tif", "cog.tif", "names.xml", "window_", "journal.", "dissolve-", LOCK, "fetched", "publishing")
 """Beginnings of the names that glraster gives to files in a staging folder; GDAL may add endings."""
 
-_LOCKLESS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
-_SYNCLESS = _LOCKLESS | {errno.EINVAL, errno.EROFS}
+_SYNCLESS = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EROFS}
+"""What file systems answer that cannot bring a file to the disk on demand."""
+
 LITTLE_SPACE = 2**20
 """Free bytes below which a failure that nobody explains is put down to a full disk."""
 
@@ -113,10 +109,11 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Name | None]) -> Non
 
 def family(output: Path) -> list[Path]:
     """An output and the names of all that belongs to it by its name, there or not."""
-    ending = output.suffix.lower()
-    endings = [*_RASTER_SIDE_CARS, *(_SQLITE_SIDE_CARS if ending == ".gpkg" else ())]
-    files = [output, *(output.with_name(output.name + ending) for ending in endings)]
-    return files + [output.with_suffix(part) for part in _SHAPEFILE_PARTS] if ending == ".shp" else files
+    kind = output.suffix.lower()
+    endings = [*_RASTER_SIDE_CARS, *(_SQLITE_SIDE_CARS if kind == ".gpkg" else ())]
+    parts = _SHAPEFILE_PARTS if kind == ".shp" else ()
+    side_cars = (output.with_name(output.name + ending) for ending in endings)
+    return [output, *side_cars, *(output.with_suffix(part) for part in parts)]
 
 
 def style_path(raster: Path) -> Path:
@@ -135,13 +132,15 @@ def _check_place(output: Path) -> None:
         raise UsageError("an output needs a file name")
     try:
         folder, is_folder = output.absolute().parent, output.is_dir()
-        folder_exists = folder.is_dir()
+        folder_exists, is_special = folder.is_dir(), output.exists() and not output.is_file()
     except OSError as error:
         raise cannot_write(output, error) from error
     if max(len(path.name.encode()) for path in (*family(output), staging_folder(output))) > LONGEST_NAME:
         raise OutputError("cannot be written: its name is too long", where=where)
     if is_folder:
         raise OutputError("is a folder", where=where, advice="give a file name")
+    if is_special:
+        raise OutputError("is a device and no file", where=where, advice="give a file name")
     if not folder_exists:
         raise OutputError("its folder does not exist", where=where, advice="create it first")
     if not os.access(folder, os.W_OK):
@@ -211,23 +210,26 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_file(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def publish(unfinished: Path, output: Path, aux_xml: Path | None = None) -> None:
-    """Move a finished raster or vector file from its staging folder to its name.
+def publish(unfinished: Path, output: Path, aux_xml: Path | None = None, *, raster: bool = False) -> None:
+    """Move a finished file from its staging folder to its name.
 
-    What belonged to an older file of the name goes: GDAL's side-cars, an orphaned journal of SQLite, and, beside an
-    older raster, its style and its STAC item.
+    What belonged to an older file of the name goes: GDAL's side-cars, an orphaned journal of SQLite, and the style and
+    the STAC item of an older raster.
 
     Args:
         unfinished: the file, on the same file system.
         output: its place.
         aux_xml: the side-car that comes with it.
+        raster: whether it is one. Polygons of the same stem leave the raster's style alone.
 
     Raises:
         OutputError: if another program has the old GeoPackage open.
         OSError: if a file cannot be moved.
     """
     _settle_database(output)
-    old = family(output)[1:] + [path for path in _described_by(output) if os.path.lexists(output)]
+    old = family(output)[1:]
+    if raster and os.path.lexists(output):
+        old += _described_by(output)
     side_car = output.with_name(output.name + AUX_XML)
     _remove_old(path for path in old if aux_xml is None or path != side_car)
     if aux_xml is not None:
@@ -350,8 +352,8 @@ def remove_if_empty(folder: Path) -> None:
 
 
 @contextmanager
-def staged(output: Path) -> Iterator[Path]:
-    """Give a path in the staging folder to write to, and publish it as `output` at the end.
+def staged(output: Path, *, raster: bool = False) -> Iterator[Path]:
+    """Give a path in the staging folder to write to, and `publish` it as `output` at the end.
 
     What an interrupted run left in the folder is removed first; on an error nothing is left.
 
@@ -366,7 +368,7 @@ def staged(output: Path) -> Iterator[Path]:
             yield unfinished
             try:
                 sync(unfinished)
-                publish(unfinished, output)
+                publish(unfinished, output, raster=raster)
             except OSError as error:
                 raise cannot_write(output, error) from error
         finally:
@@ -377,7 +379,7 @@ def _clear(folder: Path) -> None:
     for leftover in folder.iterdir():
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
-        elif leftover.name not in (LOCK, SOFT_LOCK):
+        elif leftover.name not in LOCK_FILES:
             leftover.unlink(missing_ok=True)
 
 
@@ -400,67 +402,6 @@ def check_space(output: Path, needed_bytes: int, *, certain: bool) -> None:
         advice = "choose a folder with more, or map a part with --bounds"
         raise OutputError(f"needs {sizes}", where=str(output), advice=advice)
     log.warning("%s: may need %s; windows without valid pixels need none", output, sizes)
-
-
-# Lock
-
-
-class Lock:
-    """A lock file in a folder; while one process has it, no other can.
-
-    On a file system without locks (Lustre, FUSE, some NFS) it is a file that names its process instead. One that a
-    killed process left is taken over on the same machine.
-
-    Args:
-        folder: where the lock file is made.
-        error: what to raise if another process has it. busy, advice: what to say then.
-
-    Raises:
-        GlrasterError: `error`.
-        OSError: if the lock file cannot be made.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        error: type[GlrasterError] = OutputError,
-        busy: str = "another process is working on this output",
-        advice: str = "wait for its end",
-    ) -> None:
-        self._folder = folder
-        self._lock: BaseFileLock = FileLock(folder / LOCK, blocking=False, thread_local=False, fallback_to_soft=False)
-        try:
-            self._acquire()
-        except Timeout as held_by_other:
-            raise error(busy + self._holder(), where=str(folder), advice=advice) from held_by_other
-
-    def release(self) -> None:
-        """Let other processes have it, and remove the lock file."""
-        path = Path(self._lock.lock_file)
-        if os.name == "posix" and not isinstance(self._lock, SoftFileLock):
-            path.unlink(missing_ok=True)  # while it is held: a process that comes now makes a file of its own
-        self._lock.release()
-        with suppress(OSError):  # on Windows another process may have it open by now
-            path.unlink(missing_ok=True)
-
-    def _acquire(self) -> None:
-        try:
-            self._lock.acquire()
-        except OSError as error:
-            if isinstance(error, Timeout) or error.errno not in _LOCKLESS:
-                raise
-            (self._folder / LOCK).unlink(missing_ok=True)
-            log.warning("%s: the file system has no locks; a file there keeps other processes off", self._folder)
-            self._lock = SoftFileLock(self._folder / SOFT_LOCK, blocking=False, thread_local=False)
-            self._lock.acquire()
-
-    def _holder(self) -> str:
-        if not isinstance(self._lock, SoftFileLock):
-            return ""
-        with suppress(OSError, ValueError):
-            process, host = Path(self._lock.lock_file).read_text(encoding="utf-8").split()[:2]
-            return f" (process {process} on {host}; if that has ended, remove {self._lock.lock_file})"
-        return f" (if that has ended, remove {self._lock.lock_file})"
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from glraster import files
 from glraster.errors import OutputError, UsageError
-from glraster.files import Lock, claim, held, publish, replacing, staged, staging_folder, sync, write_file
+from glraster.files import claim, held, publish, replacing, staged, staging_folder, sync, write_file
+from glraster.locks import Lock
 
 
 def test_an_output_that_exists_needs_overwrite(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_failed_sync_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def published_map(folder: Path) -> Path:
     (folder / "cog.tif").write_text("new")
     (folder / "names.xml").write_text("new names")
-    publish(folder / "cog.tif", folder / "map.tif", folder / "names.xml")
+    publish(folder / "cog.tif", folder / "map.tif", folder / "names.xml", raster=True)
     return folder / "map.tif"
 
 
@@ -182,6 +182,21 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     (tmp_path / "map.tif.txt").write_text("notes")
     published_map(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {"map.qml", "map.stac.json", "map.tif.txt"}
+
+
+def test_polygons_leave_the_style_of_a_raster_alone(tmp_path: Path) -> None:
+    (tmp_path / "map.fgb").write_text("old")
+    (tmp_path / "map.qml").write_text("<qgis><pipe><rasterrenderer/></pipe></qgis>")
+    with staged(tmp_path / "map.fgb") as unfinished:
+        unfinished.write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {"map.fgb", "map.qml"}
+
+
+def test_a_device_is_no_output(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(OutputError, match="is a device and no file"):
+            claim(path, overwrite=True)
 
 
 def database(path: Path, journal: str) -> sqlite3.Connection:
@@ -291,7 +306,7 @@ from pathlib import Path
 def refuse(*_):
     raise OSError(errno.ENOLCK, "no locks")
 fcntl.flock = refuse
-from glraster.files import Lock
+from glraster.locks import Lock
 lock = Lock(Path(sys.argv[1]))
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -302,7 +317,7 @@ def test_a_soft_lock_of_a_killed_process_stops_nobody(tmp_path: Path) -> None:
     assert (
         subprocess.run([sys.executable, "-c", SOFT, str(tmp_path)], check=False, capture_output=True).returncode == -9
     )
-    assert (tmp_path / files.SOFT_LOCK).exists()
+    assert (tmp_path / "lock.soft").exists()
     Lock(tmp_path).release()
     assert list(tmp_path.iterdir()) == []
 

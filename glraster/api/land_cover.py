@@ -80,7 +80,7 @@ class LandCover:
         """
         target = Path(output)
         claim(target, inputs=[self.path], overwrite=overwrite)
-        with staged(target) as unfinished:
+        with staged(target, raster=True) as unfinished:
             shutil.copyfile(self.path, unfinished)
         return target
 

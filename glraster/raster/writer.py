@@ -145,7 +145,7 @@ class CogWriter:
         with self._writing():
             if self._form.classes:
                 self._names.write_text(_names_xml(self._form.classes), encoding="utf-8")
-            publish(self._cog, self.path, self._names if self._form.classes else None)
+            publish(self._cog, self.path, self._names if self._form.classes else None, raster=True)
 
     def __enter__(self) -> CogWriter:
         return self

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from glraster.errors import GlrasterError, OutputError, ResumeError
-from glraster.files import Lock, is_foreign, is_unfinished, remove_if_empty
+from glraster.files import is_foreign, is_unfinished, remove_if_empty
+from glraster.locks import Lock
 from glraster.segmentation.parts import forget_fetched
 from glraster.segmentation.stores import FolderStore, Store
 

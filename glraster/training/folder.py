@@ -14,7 +14,8 @@ from rasterio.errors import RasterioError
 
 from glraster.config import LandClass, ModelSpec
 from glraster.errors import OutputError
-from glraster.files import Lock, replacing
+from glraster.files import replacing
+from glraster.locks import Lock
 from glraster.model.checkpoint import save
 from glraster.model.glnet import GLNet
 from glraster.training.fit import Fit, StepReport
