@@ -57,5 +57,5 @@ def test_logits_are_a_mean_of_both(share: float, branch: str) -> None:
 
 @pytest.mark.parametrize("mode", ["global", "full"])
 def test_other_modes_are_refused(mode: str) -> None:
-    with pytest.raises(ValueError, match=f"mode {mode} cannot trust its guide by a share"):
+    with pytest.raises(ValueError, match=f"mode {mode} has no guide to scale"):
         scale_guide(small(mode), 0.5)
