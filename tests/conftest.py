@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training.scenes import write_catalog
+from training.scenes import SMALL, write_catalog
 
 # torch's threads spin while they wait: on cores that test processes share they make a test ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -123,17 +123,38 @@ def cluster():
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def catalog(tmp_path_factory):
-    """The catalog of three small scenes."""
+    """The catalog of three small scenes; not to be changed."""
     return write_catalog(tmp_path_factory.mktemp("scenes"))
 
 
-@pytest.fixture(scope="module")
-def finished(request, catalog, tmp_path_factory):
-    """The folder of an undisturbed training with the module's settings `SMALL`."""
+@pytest.fixture(scope="session")
+def finished(catalog, tmp_path_factory):
+    """The folder of an undisturbed training with the settings `SMALL`; not to be changed."""
     from glraster.training.train import TrainOptions, train
 
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(catalog, folder, TrainOptions(settings=request.module.SMALL))
+    train(catalog, folder, TrainOptions(settings=SMALL))
     return folder
+
+
+@pytest.fixture(scope="session")
+def interrupted_once(catalog, tmp_path_factory):
+    """The folder of the same training, interrupted at step 3, a step after the first checkpoint."""
+    from glraster.training.train import TrainOptions, train
+
+    def interrupt(report: object) -> None:
+        if report.step == 3:
+            raise KeyboardInterrupt
+
+    folder = tmp_path_factory.mktemp("runs") / "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        train(catalog, folder, TrainOptions(settings=SMALL), interrupt)
+    return folder
+
+
+@pytest.fixture
+def interrupted(interrupted_once, tmp_path):
+    """A copy of the folder of an interrupted training, to go on in."""
+    return Path(shutil.copytree(interrupted_once, tmp_path / "interrupted"))

@@ -8,6 +8,12 @@ import numpy as np
 import yaml
 from rasters import write_raster
 
+SMALL = (
+    *("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "batch=2", "steps=6", "steps_per_epoch=2"),
+    *("warm_up=2", "learning_rate=0.003"),
+)
+"""Settings of a training of three epochs that takes a second."""
+
 NAMES = ("water", "meadow", "roof")
 STEP = 80
 """Brightness between two classes; class 0 is at half a step."""

@@ -11,18 +11,13 @@ from typing import Any
 import pytest
 import rasterio
 import torch
-from training.scenes import NAMES
+from training.scenes import NAMES, SMALL
 
 from glraster.errors import CatalogError, OutputError, UsageError
 from glraster.model.checkpoint import load, read_spec
 from glraster.model.glnet import GLNet
 from glraster.training.stages import scale_guide
-from glraster.training.train import TrainOptions, ValidationScore, train
-
-SMALL = (
-    *("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "batch=2", "steps=6", "steps_per_epoch=3"),
-    *("warm_up=2", "learning_rate=0.003"),
-)
+from glraster.training.train import TrainOptions, train
 
 
 def state(folder: Path) -> dict[str, Any]:
@@ -38,7 +33,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def test_a_run_folder_tells_the_whole_training(finished: Path) -> None:
     steps = [line for line in lines(finished) if line["kind"] == "step"]
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
-    assert [line["step"] for line in lines(finished) if line["kind"] == "validation"] == [3, 6]
+    assert [line["step"] for line in lines(finished) if line["kind"] == "validation"] == [2, 4, 6]
     with rasterio.open(finished / "joint_000006.png") as picture:
         assert picture.width == 3 * picture.height > 300
         assert picture.read().std() > 10
@@ -68,33 +63,17 @@ def test_the_model_is_the_averaged_one_and_segments(
         assert all(torch.equal(x, expected[name]) for name, x in model.state_dict().items() if x.is_floating_point())
 
 
-def test_a_training_that_stopped_goes_on_to_the_same_weights(finished: Path, catalog: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "broken"
-
-    def stop(report: object) -> None:
-        if not isinstance(report, ValidationScore) and report.step == 5:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(catalog, folder, TrainOptions(settings=SMALL), stop)
-    assert state(folder)["step"] == 3
-    train(catalog, folder, TrainOptions(settings=SMALL, resume=True))
-    whole, resumed = state(finished), state(folder)
+def test_a_training_that_stopped_goes_on_to_the_same_weights(finished: Path, interrupted: Path, catalog: Path) -> None:
+    assert state(interrupted)["step"] == 2
+    assert lines(interrupted)[-1]["step"] == 3
+    train(catalog, interrupted, TrainOptions(settings=SMALL, resume=True))
+    whole, resumed = state(finished), state(interrupted)
     for part in ("model", "averaged"):
         assert all(torch.equal(x, resumed[part][name]) for name, x in whole[part].items())
-    kept = ("kind", "stage", "step", "loss")
-    assert [[line.get(k) for k in kept] for line in lines(folder)] == [
-        [line.get(k) for k in kept] for line in lines(finished)
+    keys = ("kind", "stage", "step", "loss")
+    assert [[line.get(k) for k in keys] for line in lines(interrupted)] == [
+        [line.get(k) for k in keys] for line in lines(finished)
     ]
-
-
-def test_the_papers_stages_follow_one_another(catalog: Path, tmp_path: Path) -> None:
-    settings = (*SMALL, "backbone=resnet18", "steps=2", "steps_per_epoch=2")
-    train(catalog, tmp_path / "paper", TrainOptions(recipe="paper", settings=settings))
-    modes = [load(tmp_path / "paper" / f"model_{s}.safetensors")[0].arch.mode for s in ("global", "local", "full")]
-    assert modes == ["global", "local", "full"]
-    guides = [load(tmp_path / "paper" / f"model_{s}.safetensors")[0].guide.state_dict() for s in ("global", "full")]
-    assert all(torch.equal(x, guides[1][name]) for name, x in guides[0].items())
 
 
 def test_learning_pays(catalog: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,12 @@ import pytest
 import torch
 import yaml
 from rasters import write_raster
-from training.scenes import write_catalog
+from training.scenes import SMALL, write_catalog
 from training.test_events import points
 
 from glraster.errors import OutputError
 from glraster.training.fit import StepReport
 from glraster.training.train import TrainOptions, ValidationScore, train
-
-SMALL = (
-    *("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "batch=2", "steps=6", "steps_per_epoch=2"),
-    *("warm_up=2", "learning_rate=0.003"),
-)
 
 
 def checkpoint(folder: Path, name: str = "last.pt") -> dict[str, Any]:
@@ -57,17 +51,23 @@ def test_curves_and_pictures_are_in_the_event_files(finished: Path) -> None:
     assert [s for s, tag, _ in found if tag == "miou"] == [2, 4, 6]
 
 
+KILLED_AT_STEP_3 = """
+import os, signal, sys
+from glraster.training.train import TrainOptions, train
+
+def kill(report):
+    if report.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(sys.argv[1], sys.argv[2], TrainOptions(settings=sys.argv[3:]), kill)
+"""
+
+
 def test_a_killed_training_resumes_with_every_step_once(catalog: Path, finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    settings = [part for setting in SMALL for part in ("--set", setting)]
-    command = [sys.executable, "-m", "glraster_cli", "train", str(catalog), "-o", str(folder), *settings]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        for _ in range(1200):
-            if (folder / "last.pt").exists():
-                break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert checkpoint(folder)["step"] < 6
+    command = [sys.executable, "-c", KILLED_AT_STEP_3, str(catalog), str(folder), *SMALL]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert checkpoint(folder)["step"] == 2
     train(catalog, folder, TrainOptions(settings=SMALL, resume=True))
     assert same_weights(folder, finished)
     for name in ("loss/total", "miou"):
@@ -83,54 +83,42 @@ def test_a_killed_training_resumes_with_every_step_once(catalog: Path, finished:
 
 
 def test_two_trainings_in_one_folder_are_refused(catalog: Path, tmp_path: Path) -> None:
-    folder, told = tmp_path / "run", []
+    folder, refusals = tmp_path / "run", []
+    settings = (*SMALL, "steps=2")
 
     def meddle(report: StepReport | ValidationScore) -> None:
-        if report.step == 3:
+        if report.step == 1:
             with pytest.raises(OutputError, match="another process trains in this folder; wait for its end") as error:
-                train(catalog, folder, TrainOptions(settings=SMALL, resume=True))
-            told.append(error)
+                train(catalog, folder, TrainOptions(settings=settings, resume=True))
+            refusals.append(error)
 
-    train(catalog, folder, TrainOptions(settings=SMALL), meddle)
-    assert len(told) == 1
+    train(catalog, folder, TrainOptions(settings=settings), meddle)
+    assert len(refusals) == 1
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines() if "loss" in line]
-    assert steps == [1, 2, 3, 4, 5, 6]
-    train(catalog, folder, TrainOptions(settings=SMALL, resume=True))  # the lock ended with the training
+    assert steps == [1, 2]
+    train(catalog, folder, TrainOptions(settings=settings, resume=True))  # the lock ended with the training
 
 
 @pytest.mark.parametrize("share", [0.5, 0.001])
 def test_a_full_disk_is_one_line_and_the_training_resumes(
-    catalog: Path, finished: Path, tmp_path: Path, share: float
+    catalog: Path, finished: Path, interrupted: Path, run: Callable[..., Any], share: float
 ) -> None:
     """Files may not grow beyond a share of the checkpoint: the checkpoint fails, or the metrics before it."""
-    folder = tmp_path / "run"
-
-    def stop(report: StepReport | ValidationScore) -> None:
-        if isinstance(report, ValidationScore):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(catalog, folder, TrainOptions(settings=SMALL), stop)
-    before = (folder / "last.pt").read_bytes()
-    most = int(len(before) * share)
+    before = (interrupted / "last.pt").read_bytes()
     settings = [part for setting in SMALL for part in ("--set", setting)]
-    command = [sys.executable, "-m", "glraster_cli", "train", str(catalog), "-o", str(folder), "--resume", *settings]
-    outcome = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert outcome.returncode == 1, outcome.stderr
-    told = outcome.stderr.splitlines()[-1]
-    assert told.startswith("glraster: error: ")
-    assert "Traceback" not in outcome.stderr
-    assert (folder / "last.pt").read_bytes() == before
-    assert not [path.name for path in folder.rglob("*.tmp")]
-    train(catalog, folder, TrainOptions(settings=SMALL, resume=True))
-    assert same_weights(folder, finished)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(len(before) * share), limits[1]))
+    try:
+        outcome = run("train", catalog, "-o", interrupted, "--resume", *settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert outcome.code == 1, outcome.err
+    assert outcome.err.splitlines()[-1].startswith("glraster: error: ")
+    assert "Traceback" not in outcome.err
+    assert (interrupted / "last.pt").read_bytes() == before
+    assert not [path.name for path in interrupted.rglob("*.tmp")]
+    train(catalog, interrupted, TrainOptions(settings=SMALL, resume=True))
+    assert same_weights(interrupted, finished)
 
 
 @pytest.mark.parametrize(("name", "told"), [("settings.json", "choose another folder"), ("last.pt", "remove it")])
@@ -277,13 +265,13 @@ def test_progress_is_plain_lines_where_nobody_watches(catalog: Path, tmp_path: P
         assert words in last
     assert sum("validation mIoU" in line for line in lines) == 3
     assert "\r" not in outcome.err
-    assert run("train", catalog, "-o", tmp_path / "quiet", "-q", *settings).err == ""
+    assert run("train", catalog, "-o", tmp_path / "quiet", "-q", *settings, "--set", "steps=1").err == ""
 
 
 def test_progress_is_a_bar_on_a_terminal(catalog: Path, tmp_path: Path) -> None:
     import pty
 
-    settings = [part for setting in SMALL for part in ("--set", setting)]
+    settings = [part for setting in (*SMALL, "steps=2") for part in ("--set", setting)]
     command = [sys.executable, "-m", "glraster_cli", "train", str(catalog), "-o", str(tmp_path / "run"), *settings]
     ours, theirs = pty.openpty()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "140", "TERM": "xterm"}
@@ -299,6 +287,6 @@ def test_progress_is_a_bar_on_a_terminal(catalog: Path, tmp_path: Path) -> None:
     os.close(ours)
     assert printed.startswith(str(tmp_path / "run" / "model.safetensors"))
     text = seen.decode()
-    for words in ("joint", "6/6", "loss ", "rate ", " left", "(best ", "validation mIoU"):
+    for words in ("joint", "2/2", "loss ", "rate ", " left", "(best ", "validation mIoU"):
         assert words in text
     assert "\r" in text

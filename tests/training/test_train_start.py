@@ -43,6 +43,13 @@ def same(one: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(x, theirs[name]) for name, x in ours.items())
 
 
+def test_the_papers_stages_follow_one_another(paper: Path) -> None:
+    models = [load(paper / f"model_{stage}.safetensors")[0] for stage in ("global", "local", "full")]
+    assert [model.arch.mode for model in models] == ["global", "local", "full"]
+    guides = [models[i].guide.state_dict() for i in (0, 2)]
+    assert all(torch.equal(x, guides[1][name]) for name, x in guides[0].items())
+
+
 def test_stages_one_by_one_give_what_all_at_once_give(catalog: Path, paper: Path, tmp_path: Path) -> None:
     train(catalog, tmp_path / "one", TrainOptions("paper", PAPER, stages=("global",)))
     assert same(tmp_path / "one" / "model.safetensors", paper / "model_global.safetensors")
@@ -79,22 +86,19 @@ def test_a_stage_without_the_one_before_is_told(
 
 
 def test_a_model_is_gone_on_from_with_its_network_and_value_range(
-    catalog: Path, tmp_path: Path, run: Callable[..., Any]
+    catalog: Path, finished: Path, tmp_path: Path, run: Callable[..., Any]
 ) -> None:
     settings = [part for s in TINY if not s.startswith(("stem", "width")) for part in ("--set", s)]
-    first = tmp_path / "first"
-    train(catalog, first, TrainOptions(settings=(*TINY, "stem=12")))
-    folder = tmp_path / "second"
-    outcome = run("train", catalog, "-o", folder, "--init", first / "model.safetensors", *settings)
+    init, folder = finished / "model.safetensors", tmp_path / "second"
+    outcome = run("train", catalog, "-o", folder, "--init", init, *settings)
     assert outcome.code == 0, outcome.err
-    before, after = read_spec(first / "model.safetensors"), read_spec(folder / "model.safetensors")
+    before, after = read_spec(init), read_spec(folder / "model.safetensors")
     assert after.architecture == before.architecture
+    assert (after.architecture.stem, after.architecture.width) == (8, 8)
     assert (after.mean, after.std) == (before.mean, before.std)
-    told = run(
-        "train", catalog, "-o", tmp_path / "x", "--init", first / "model.safetensors", "--arch", "width=16", *settings
-    )
-    assert told.code == 1
-    assert "another network than the one to be trained: width 8 instead of 16" in told.err
+    refused = run("train", catalog, "-o", tmp_path / "x", "--init", init, "--arch", "width=16", *settings)
+    assert refused.code == 1
+    assert "another network than the one to be trained: width 8 instead of 16" in refused.err
 
 
 def test_a_model_of_other_classes_gets_a_new_head(

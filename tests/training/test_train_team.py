@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import Outcome
+from training import team
 from training.scenes import write_catalog
+
+pytestmark = pytest.mark.slow
 
 SMALL = (
     *("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "steps=4", "steps_per_epoch=2", "warm_up=2"),
@@ -38,34 +41,50 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def arguments(catalog: Path, folder: Path, form: list[str], processes: int) -> list[str]:
+def arguments(catalog: Path, folder: Path, form: list[str]) -> list[str]:
     settings = [part for setting in SMALL for part in ("--set", setting)]
-    call = ["train", str(catalog), "-o", str(folder), *settings, *form]
-    if processes == 1:
-        return [sys.executable, "-m", "glraster_cli", *call]
-    team = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "glraster_cli"]
-    return [sys.executable, "-m", *team, *call]
+    return ["train", str(catalog), "-o", str(folder), *settings, *form]
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, check=False)
+def torchrun(*script: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in two processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, *map(str, script)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def lines(folder: Path) -> list[dict[str, object]]:
+@pytest.fixture(scope="module")
+def session(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
+    """Trainings of two processes, a mistake first: their folder, and by name how they ended and what they printed."""
+    folder = tmp_path_factory.mktemp("team")
+    forms = {"mistake": ["--set", "batch=3"], **FORMS}
+    lines = folder / "lines.json"
+    lines.write_text(json.dumps([arguments(catalog, folder / name, form) for name, form in forms.items()]))
+    outcome = torchrun(team.__file__, lines)
+    assert outcome.returncode == 0, outcome.stderr
+    out, err = (stream.split(team.END) for stream in (outcome.stdout, outcome.stderr))
+    codes = [int(part.split()[0]) for part in out[1:]]
+    return folder, {name: Outcome(codes[i], out[i], err[i]) for i, name in enumerate(forms)}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
-def test_two_processes_measure_what_one_does(catalog: Path, tmp_path: Path, name: str) -> None:
-    alone, team = tmp_path / "alone", tmp_path / "team"
-    for folder, processes in ((alone, 1), (team, 2)):
-        outcome = run(arguments(catalog, folder, FORMS[name], processes))
-        assert outcome.returncode == 0, outcome.stderr
-        assert outcome.stdout.count("model.safetensors: mIoU") == 1
-        assert outcome.stderr.count("validation mIoU") == sum(line["kind"] == "validation" for line in lines(folder))
-    one, two = lines(alone), lines(team)
+def test_two_processes_measure_what_one_does(
+    catalog: Path,
+    session: tuple[Path, dict[str, Outcome]],
+    tmp_path: Path,
+    run: Callable[..., Any],
+    name: str,
+) -> None:
+    alone, together = tmp_path / "alone", session[0] / name
+    for outcome in (run(*arguments(catalog, alone, FORMS[name])), session[1][name]):
+        assert outcome.code == 0, outcome.err
+        assert outcome.out.count("model.safetensors: mIoU") == 1
+        assert outcome.err.count("validation mIoU") == sum(line["kind"] == "validation" for line in lines(alone))
+    one, two = lines(alone), lines(together)
     assert [(x["kind"], x["stage"], x["step"]) for x in one] == [(x["kind"], x["stage"], x["step"]) for x in two]
     for ours, theirs in zip(one, two, strict=True):
         if ours["kind"] == "validation":
@@ -73,65 +92,40 @@ def test_two_processes_measure_what_one_does(catalog: Path, tmp_path: Path, name
             continue
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert ours["terms"] == pytest.approx(theirs["terms"], rel=1e-5)
-    ours, theirs = (torch.load(folder / "last.pt", weights_only=True)["model"] for folder in (alone, team))
-    for weight, expected in ours.items():
-        assert torch.allclose(expected.float(), theirs[weight].float(), rtol=1e-3, atol=1e-4), weight
+    own, expected = (torch.load(folder / "last.pt", weights_only=True)["model"] for folder in (together, alone))
+    for weight, values in own.items():
+        assert torch.allclose(expected[weight].float(), values.float(), rtol=1e-3, atol=1e-4), weight
 
 
-@pytest.mark.slow
-def test_mistakes_are_told_once(catalog: Path, tmp_path: Path) -> None:
-    outcome = run(arguments(catalog, tmp_path / "run", ["--set", "batch=3"], 2))
-    assert outcome.returncode != 0
-    told = [line for line in outcome.stderr.splitlines() if line.startswith("glraster:")]
-    assert len(told) == 1
-    assert "cannot be divided evenly among 2 processes" in told[0]
-    assert not (tmp_path / "run").exists()
+def test_mistakes_are_told_once(session: tuple[Path, dict[str, Outcome]]) -> None:
+    folder, outcomes = session
+    assert outcomes["mistake"].code == 2
+    (line,) = [line for line in outcomes["mistake"].err.splitlines() if line.startswith("glraster:")]
+    assert "cannot be divided evenly among 2 processes" in line
+    assert not (folder / "mistake").exists()
 
 
-@pytest.mark.slow
+DIES_AT_STEP_5 = """
+import os, signal, sys
+from glraster.training.train import TrainOptions, train
+
+def kill(report):
+    if report.step == 5 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(sys.argv[1], sys.argv[2], TrainOptions(settings=sys.argv[3:]), kill)
+"""
+
+
 def test_one_that_dies_ends_the_others_and_a_team_resumes(catalog: Path, tmp_path: Path) -> None:
-    folder, form = tmp_path / "run", ["--set", "batch=4", "--set", "steps=4000"]
-    command = arguments(catalog, folder, form, 2)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as team:
-        try:
-            wait_for(folder / "last.pt")
-            victim = next(pid for pid in children(team.pid) if rank_of(pid) == "1")
-            os.kill(victim, signal.SIGKILL)
-            started = time.monotonic()
-            team.communicate(timeout=120)
-        finally:
-            team.kill()
-    assert team.returncode != 0
-    assert time.monotonic() - started < 60
-    done = max(int(str(line["step"])) for line in lines(folder) if line["kind"] == "validation")
-    other = arguments(catalog, folder, [*form, "--resume"], 2)
-    with subprocess.Popen(other, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as resumed:
-        try:
-            wait_for(folder / "metrics.jsonl", lambda: len(lines_so_far(folder)) > done * 1.5 + 6)
-        finally:
-            resumed.terminate()
-    steps = [line["step"] for line in lines_so_far(folder) if line["kind"] == "step"]
-    assert steps == list(range(1, len(steps) + 1))
-
-
-def lines_so_far(folder: Path) -> list[dict[str, object]]:
-    text = (folder / "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def wait_for(path: Path, more: object = None) -> None:
-    for _ in range(1200):
-        if path.exists() and (more is None or more()):  # type: ignore[operator]
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} did not come")
-
-
-def children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in listed.split()]
-
-
-def rank_of(pid: int) -> str:
-    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return next((e.decode().partition("=")[2] for e in entries if e.startswith(b"RANK=")), "")
+    script, folder = tmp_path / "dies.py", tmp_path / "run"
+    script.write_text(DIES_AT_STEP_5)
+    settings = (*SMALL, "batch=4", "steps=8")
+    assert torchrun(script, catalog, folder, *settings).returncode != 0
+    assert torch.load(folder / "last.pt", weights_only=True)["step"] == 4
+    again = tmp_path / "lines.json"
+    form = [part for setting in settings[len(SMALL) :] for part in ("--set", setting)]
+    again.write_text(json.dumps([arguments(catalog, folder, [*form, "--resume"])]))
+    outcome = torchrun(team.__file__, again)
+    assert f"{team.END} 0" in outcome.stdout, outcome.stderr
+    assert [line["step"] for line in lines(folder) if line["kind"] == "step"] == list(range(1, 9))
