@@ -17,6 +17,7 @@ from uuid import uuid4
 from glraster.cluster.processes import local_cluster
 from glraster.cluster.worker import hold_to
 from glraster.errors import ClusterError, GlrasterError, UsageError
+from glraster.process import keep_freed_memory
 
 SCHEDULER_S, WORKERS_S = 10, 60
 """Seconds to wait for an answer of a scheduler, and for a worker."""
@@ -56,6 +57,7 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
             yield cluster
     else:
         with local_cluster(workers) as address, _client(address) as cluster:
+            cluster.run(keep_freed_memory)  # these processes are glraster's own
             yield cluster
 
 
@@ -105,6 +107,10 @@ class Cluster:
         except (OSError, TimeoutError):
             pass
         raise self._gone()
+
+    def run(self, function: Callable[[], object]) -> None:
+        """Call a function once in every process of the workers that are there."""
+        self._client.run(function)
 
     def _gone(self) -> ClusterError:
         return ClusterError(f"{self.name}: the scheduler is gone; start it again and repeat the call with --resume")
