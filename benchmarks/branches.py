@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glraster.catalog import Catalog, load_catalog
+from glraster.catalog import CatalogUnion, load_catalog, unite
 from glraster.config import Architecture, ModelSpec
 from glraster.labels.scenes import OpenScenes
 from glraster.metrics import class_iou, mean_iou
@@ -91,7 +91,7 @@ class Crops:
 class Contest:
     """What all networks have in common."""
 
-    catalog: Catalog
+    catalogs: CatalogUnion
     recipe: Recipe
     data: DataSummary
     spec: ModelSpec
@@ -109,8 +109,8 @@ class Contest:
         if crops:
             recipe = replace(recipe, batch=recipe.batch * per_sample)
         fit = Fit(model, recipe.stage(stage), recipe, Length(steps, steps))
-        scenes, areas = OpenScenes(self.catalog, self.catalog.train), self.data.images.areas
-        with SampleSource(scenes, areas, self.spec, form, recipe.augmentation, seed=0) as source:
+        scenes, weights = OpenScenes(self.catalogs.members("train")), np.sqrt(self.data.images.areas).tolist()
+        with SampleSource(scenes, weights, self.spec, form, recipe.augmentation, seed=0) as source:
             drawn: Any = Crops(source, per_sample) if crops else source
             started = time.perf_counter()
             for report in fit.run(drawn, self.loss, self.dtype):
@@ -166,32 +166,32 @@ def spec_of(name: str, contest: Contest) -> ModelSpec:
     return replace(spec, thumbnail_px=spec.context_px) if name in ("fpn", "local") else spec
 
 
-def make_contest(catalog: Catalog, steps: int) -> Contest:
+def make_contest(catalogs: CatalogUnion, steps: int) -> Contest:
     """Read what the networks have in common from a catalog."""
     recipe = choose_recipe("fast")
-    data = summarise(catalog, recipe)
-    arch = Architecture("local", catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem)
+    data = summarise(catalogs, recipe)
+    arch = Architecture("local", catalogs.bands, len(catalogs.classes), recipe.backbone, recipe.width, recipe.stem)
     spec = ModelSpec(
         architecture=arch,
-        classes=catalog.classes,
+        classes=catalogs.classes,
         dtype=data.images.dtype,
         scale=255.0,
         mean=tuple(mean / 255 for mean in data.images.mean),
         std=tuple(std / 255 for std in data.images.std),
-        gsd_m=catalog.gsd_m,
-        context_px=catalog.context_px,
+        gsd_m=catalogs.gsd_m,
+        context_px=catalogs.context_px,
         tile_px=recipe.tile_px,
         thumbnail_px=recipe.thumbnail_px,
     )
     loss = make_loss(recipe.loss, data.class_weights, data.class_offsets)
-    return Contest(catalog, recipe, data, spec, loss, steps, torch.bfloat16)
+    return Contest(catalogs, recipe, data, spec, loss, steps, torch.bfloat16)
 
 
 def scores(model: GLNet, name: str, contest: Contest) -> dict[str, Any]:
     """Score a network on the val split; `mpx_per_s` includes reading."""
     spec = spec_of(name, contest)
     started = time.perf_counter()
-    counts, _ = validate(model, spec, contest.catalog, contest.catalog.val)
+    counts, _ = validate(model, spec, contest.catalogs)
     seconds = time.perf_counter() - started
     iou = {c.name: float(score) for c, score in zip(spec.classes, class_iou(counts), strict=True)}
     parameters = sum(p.numel() for p in model.parameters())
@@ -209,13 +209,13 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)
     with gdal_session(2**30):
-        contest = make_contest(load_catalog(chosen.catalog), chosen.steps)
+        contest = make_contest(unite(load_catalog(chosen.catalog)), chosen.steps)
         results = {}
         for name in chosen.models:
             results[name] = scores(network(name, contest, chosen.output), name, contest)
             print(name, json.dumps(results[name]), flush=True)
     (chosen.output / "scores.json").write_text(json.dumps(results, indent=1))
-    classes = [c.name for c in contest.catalog.classes]
+    classes = [c.name for c in contest.catalogs.classes]
     print(f"| model | M params | mIoU | {' | '.join(classes)} | MPx/s |\n|---|---|---|{'---|' * len(classes)}---|")
     for name, result in results.items():
         each = " | ".join(f"{result['iou'][c]:.3f}" for c in classes)

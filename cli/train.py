@@ -22,7 +22,7 @@ def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 @click.command("train")
-@click.argument("catalog", type=click.Path(path_type=Path))
+@click.argument("catalogs", nargs=-1, required=True, metavar="CATALOG...", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The run's folder."
 )
@@ -64,8 +64,8 @@ def _parse_stages(ctx: click.Context, param: click.Parameter, value: str | None)
 @options.json_output
 @options.verbose
 @options.quiet
-def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
-    """Train a model on the scenes of CATALOG.
+def command(catalogs: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Train a model on the scenes of CATALOG, or of several, whose classes are united by name.
 
     The best model on the val split is FOLDER/model.safetensors, ready for `glraster segment`; FOLDER/report.html shows
     how it went. torchrun divides every batch among several processes: torchrun --nproc-per-node 2 -m glraster_cli
@@ -78,7 +78,7 @@ def command(catalog: Path, output: Path, as_json: bool, quiet: bool, **settings:
     if not speaks:
         logging.getLogger("glraster").setLevel(logging.ERROR)
     with progress.training_progress(quiet or not speaks) as show:
-        result = train(catalog, output, TrainOptions(**settings), show)
+        result = train(catalogs, output, TrainOptions(**settings), show)
     if speaks:
         page = ReportOptions(command=options.command_line(), overwrite=True)
         write_report(output, output / "report.html", page)

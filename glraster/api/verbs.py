@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -178,11 +178,13 @@ def load_model(model: PathLike = "default", *, device: str = "auto") -> Model:
 
 
 @speaks_python
-def train(catalog: PathLike, output: PathLike, *, progress: TrainCallback | None = None, **options: Any) -> TrainResult:
-    """Train a model on a catalog of labelled scenes.
+def train(
+    catalogs: PathLike | Sequence[PathLike], output: PathLike, *, progress: TrainCallback | None = None, **options: Any
+) -> TrainResult:
+    """Train a model on one or several catalogs of labelled scenes.
 
     Args:
-        catalog: a catalog file.
+        catalogs: a catalog file, or several, whose classes are united by name.
         output: the run's folder; `model.safetensors` in it is for `segment`.
         progress: called with the record of every step and validation.
         options: the fields of `TrainOptions`, such as recipe="fast", settings=("steps=2000",), resume=True.
@@ -191,9 +193,9 @@ def train(catalog: PathLike, output: PathLike, *, progress: TrainCallback | None
         GlrasterError: for all a user can put right, before the first step if possible.
     """
     from glraster.training.train import TrainOptions
-    from glraster.training.train import train as train_catalog
+    from glraster.training.train import train as train_catalogs
 
-    return train_catalog(Path(catalog), Path(output), as_options(TrainOptions, "train", options), progress)
+    return train_catalogs(catalogs, Path(output), as_options(TrainOptions, "train", options), progress)
 
 
 @speaks_python

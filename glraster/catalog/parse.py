@@ -17,7 +17,7 @@ from glraster.errors import CatalogError
 
 KEYS = ("name", "classes", "ignore", "bands", "gsd_m", "context_px", "licence", "root", "labels", "splits")
 REQUIRED = ("name", "classes", "bands", "labels", "splits")
-_CLASS_KEYS = ("id", "name", "color", "ignore", "in_mean")
+_CLASS_KEYS = ("id", "name", "color", "ignore", "in_mean", "any_of")
 _LABEL_KEYS = ("encoding", "values", "column", "layer", "background")
 _PAIR_KEYS = ("image", "label", "window")
 _GLOB_KEYS = ("images", "labels")
@@ -30,6 +30,7 @@ class _ClassEntry:
     land_class: LandClass
     ignore: bool
     in_mean: bool
+    any_of: tuple[str, ...]
     entry: Entry
 
 
@@ -74,6 +75,7 @@ def _catalog(top: Entry, path: Path) -> Catalog:
         classes=tuple(c.land_class for c in classes if not c.ignore),
         ignored=tuple(c.land_class for c in classes if c.ignore),
         left_out_of_mean=tuple(c.land_class.id for c in classes if not (c.in_mean or c.ignore)),
+        stands_for=tuple((c.land_class.id, c.any_of) for c in classes if c.any_of),
         ignore=ignore,
         bands=bands,
         indexes=indexes,
@@ -113,7 +115,18 @@ def _class(entry: Entry) -> _ClassEntry | None:
     )
     ignore = read_field(fields, "ignore", Entry.flag, False)
     in_mean = read_field(fields, "in_mean", Entry.flag, True)
-    return _ClassEntry(land_class, ignore, in_mean, entry) if len(entry.problems) == noted else None
+    no_names: tuple[str, ...] = ()
+    any_of = read_field(fields, "any_of", partial(_any_of, name=land_class.name, ignore=ignore), no_names)
+    return _ClassEntry(land_class, ignore, in_mean, any_of, entry) if len(entry.problems) == noted else None
+
+
+def _any_of(entry: Entry, name: str, ignore: bool) -> tuple[str, ...]:
+    names = tuple(str(item.text()) for item in entry.items())
+    if entry.is_list and (len(set(names)) < max(2, len(names)) or name in names):
+        entry.wrong("must name two or more other classes, each once")
+    if ignore:
+        entry.wrong("is of a class that is ignored; leave out one of the two keys")
+    return names
 
 
 def _class_name(entry: Entry) -> str | None:

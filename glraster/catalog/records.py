@@ -62,7 +62,8 @@ class Catalog:
 
     `classes` are learned, in the order of the network's outputs; `ignored` are classes of the label that are not,
     and `ignore` label values without any class. `left_out_of_mean` has the ids of classes that are learned but do
-    not count in mean scores. `bands` is how many bands the network sees, `indexes` which (1-based; None: the
+    not count in mean scores, `stands_for` (class id, names) those that stand for any of several classes of other
+    catalogs, see `union`. `bands` is how many bands the network sees, `indexes` which (1-based; None: the
     first that are not alpha). `gsd_m` is metres per pixel (None: any), `context_px` the extent seen at once.
     `root` is the folder that relative names start from; `source` the file this was read from.
     """
@@ -80,6 +81,7 @@ class Catalog:
     ignored: tuple[LandClass, ...] = ()
     ignore: tuple[LabelValue, ...] = ()
     left_out_of_mean: tuple[int, ...] = ()
+    stands_for: tuple[tuple[int, tuple[str, ...]], ...] = ()
     licence: str | None = None
     root: str = ""
     source: str = field(default="", compare=False)
@@ -105,6 +107,8 @@ class Catalog:
         Names count from `root`, so that a data set keeps its hash on another machine.
         """
         settings = {key: value for key, value in asdict(self).items() if key not in ("root", "source", *SPLITS)}
+        if not self.stands_for:  # older models name hashes of catalogs without this key
+            del settings["stands_for"]
         files = {
             split: [[self._file(pair.image), self._file(pair.label), pair.window] for pair in pairs]
             for split, pairs in self.splits.items()

@@ -83,6 +83,9 @@ def _class(land_class: LandClass, catalog: Catalog) -> dict[str, Any]:
         entry["ignore"] = True
     if land_class.id in catalog.left_out_of_mean:
         entry["in_mean"] = False
+    stands_for = dict(catalog.stands_for)
+    if land_class.id in stands_for:
+        entry["any_of"] = list(stands_for[land_class.id])
     return entry
 
 

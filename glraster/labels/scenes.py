@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from glraster.catalog import IGNORE, Catalog, Pair
+from glraster.catalog import IGNORE, Catalog, Member, Pair
 from glraster.errors import CatalogError, SceneError
 from glraster.labels.grid import ImageGrid, grid_of, require_file
 from glraster.labels.reader import LabelReader
@@ -28,10 +28,19 @@ _LABEL_PIXELS = 2**24
 
 
 class LabelledScene:
-    """An open image and its label on one working grid; `area` is the part that samples may show, in working pixels."""
+    """An open image and its label on one working grid; `area` is the part that samples may show, in working pixels.
 
-    def __init__(self, scene: Scene, labels: LabelReader, area: Window) -> None:
+    `union_labels` has what the label's class indexes become in a union of catalogs; the indexes themselves if None.
+    """
+
+    def __init__(
+        self, scene: Scene, labels: LabelReader, area: Window, union_labels: Sequence[int] | None = None
+    ) -> None:
         self._scene, self._labels, self.area = scene, labels, area
+        self._table: npt.NDArray[np.uint8] | None = None
+        if union_labels is not None and tuple(union_labels) != tuple(range(len(union_labels))):
+            self._table = np.full(256, IGNORE, np.uint8)
+            self._table[: len(union_labels)] = union_labels
 
     def __enter__(self) -> LabelledScene:
         return self
@@ -48,7 +57,7 @@ class LabelledScene:
         image, valid = self._scene.read(window)
         label = self._labels.read(window) if self._scene.grid.native else self._resampled(window)
         label[~valid] = IGNORE
-        return image, label
+        return image, label if self._table is None else self._table[label]
 
     def _resampled(self, window: Window) -> npt.NDArray[np.uint8]:
         """The label at the centres of working pixels."""
@@ -119,26 +128,26 @@ def open_labels(catalog: Catalog, pair: Pair, scene: OpenRaster) -> LabelReader:
     return LabelReader(pair.label, catalog_labels(catalog), grid, _part(pair, grid))
 
 
-def open_pair(catalog: Catalog, pair: Pair) -> LabelledScene:
-    """Open an image and its label; use as a context manager."""
-    scene, area = open_image(catalog, pair)
+def open_member(member: Member) -> LabelledScene:
+    """Open an image and its label, with the labels of the union; use as a context manager."""
+    scene, area = open_image(member.catalog, member.pair)
     with scene.closed_on_error():
-        return LabelledScene(scene, open_labels(catalog, pair, scene), area)
+        return LabelledScene(scene, open_labels(member.catalog, member.pair, scene), area, member.labels)
 
 
 class OpenScenes:
-    """The scenes of some pairs, opened when first used; the `most` last used ones stay open."""
+    """Scenes of one or several catalogs, opened when first used; the `most` last used ones stay open."""
 
-    def __init__(self, catalog: Catalog, pairs: Sequence[Pair], most: int = MOST_OPEN) -> None:
-        self._catalog, self._pairs, self._most = catalog, pairs, most
+    def __init__(self, members: Sequence[Member], most: int = MOST_OPEN) -> None:
+        self._members, self._most = members, most
         self._open: OrderedDict[int, LabelledScene] = OrderedDict()
 
     def __getitem__(self, number: int) -> LabelledScene:
-        """The open scene of pair `number`; a later call for another pair may close it."""
+        """The open scene of member `number`; a later call for another one may close it."""
         if number not in self._open:
             if len(self._open) >= self._most:
                 self._open.popitem(last=False)[1].close()
-            self._open[number] = open_pair(self._catalog, self._pairs[number])
+            self._open[number] = open_member(self._members[number])
         self._open.move_to_end(number)
         return self._open[number]
 

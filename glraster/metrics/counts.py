@@ -13,23 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 Confusion = npt.NDArray[np.int64]
-"""Pixel counts (classes, classes): rows are true classes, columns predicted ones."""
+"""Pixel counts (classes, classes): rows are true classes, columns predicted ones.
+
+Further rows, for IoU alone, are of pixels that are of none of the classes: what they are predicted as is wrong.
+"""
 
 Scores = npt.NDArray[np.float64]
 """One score for every class, NaN if it is undefined."""
 
 
-def confusion(truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: int) -> Confusion:
-    """Count pairs of true and predicted class indexes; an index of `classes` or above is none and does not count."""
-    known = (truth < classes) & (prediction < classes)
+def confusion(
+    truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: int, rows: int | None = None
+) -> Confusion:
+    """Count pairs of true and predicted class indexes; an index beyond `classes`, or `rows` of truths, is none."""
+    rows = classes if rows is None else rows
+    known = (truth < rows) & (prediction < classes)
     pairs = truth[known].astype(np.int64) * classes + prediction[known]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return np.bincount(pairs, minlength=rows * classes).reshape(rows, classes)
 
 
 def class_iou(counts: Confusion) -> Scores:
     """Intersection over union of every class; NaN for one that neither truth nor prediction has."""
     hits = np.diag(counts)
-    return _share(hits, counts.sum(axis=0) + counts.sum(axis=1) - hits)
+    return _share(hits, counts.sum(axis=0) + counts.sum(axis=1)[: len(hits)] - hits)
 
 
 def mean_iou(counts: Confusion, in_mean: Sequence[bool] | None = None) -> float:

@@ -70,7 +70,7 @@ class Sample:
 class SampleSource:
     """Draws samples from scenes, which it closes at the end; use as a context manager.
 
-    Scenes are drawn in proportion to the square root of their `areas`, windows anywhere in them. `seed` is one number,
+    Scenes are drawn in proportion to their `weights`, windows anywhere in them. `seed` is one number,
     or (number, stream): the same number gives other samples in another stream. Memory: one window and GDAL's block
     cache; of many scenes the last used ones are open.
     """
@@ -78,7 +78,7 @@ class SampleSource:
     def __init__(
         self,
         scenes: OpenScenes,
-        areas: Sequence[int],
+        weights: Sequence[float],
         spec: ModelSpec,
         form: SampleForm,
         how: Augmentation,
@@ -86,8 +86,7 @@ class SampleSource:
     ) -> None:
         self._scenes, self._spec, self._form, self._how = scenes, spec, form, how
         self._seed, self._stream = (seed, 0) if isinstance(seed, int) else seed
-        roots = np.sqrt(areas)
-        self._odds = roots / roots.sum()
+        self._odds = np.asarray(weights) / np.sum(weights)
 
     def __enter__(self) -> SampleSource:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from glraster.catalog import Catalog, Split, load_catalog
+from glraster.catalog import CatalogUnion, Split, load_catalog, unite
 from glraster.config import Architecture, Mode, ModelSpec
 from glraster.errors import UsageError
 from glraster.labels.check import check_catalog
@@ -28,6 +29,7 @@ from glraster.training.survey import (
     ImageStatistics,
     ImageSurvey,
     class_offsets,
+    class_pixels,
     class_weights,
     steps_to_see_all,
 )
@@ -98,7 +100,7 @@ class DataSummary:
 class TrainJob:
     """A checked call of `train`, the same in every process of the team."""
 
-    catalog: Catalog
+    catalogs: CatalogUnion
     options: TrainOptions
     setup: TrainingSetup
     data: DataSummary
@@ -110,17 +112,17 @@ class TrainJob:
 
     def model_spec(self) -> ModelSpec:
         """The description of the model of the last stage; the earlier ones differ in their mode."""
-        recipe, catalog, images = self.recipe, self.catalog, self.data.images
+        recipe, catalogs, images = self.recipe, self.catalogs, self.data.images
         scale = float(np.iinfo(images.dtype).max) if np.issubdtype(np.dtype(images.dtype), np.integer) else 1.0
         spec = ModelSpec(
-            architecture=_architecture(recipe.mode, catalog, recipe),
-            classes=catalog.classes,
+            architecture=_architecture(recipe.mode, catalogs, recipe),
+            classes=catalogs.classes,
             dtype=images.dtype,
             scale=scale,
             mean=tuple(m / scale for m in images.mean) if recipe.normalise else (0.0,),
             std=tuple(max(s / scale, 1e-6) for s in images.std) if recipe.normalise else (1.0,),
-            gsd_m=catalog.gsd_m,
-            context_px=catalog.context_px,
+            gsd_m=catalogs.gsd_m,
+            context_px=catalogs.context_px,
             tile_px=recipe.tile_px,
             thumbnail_px=recipe.thumbnail_px,
         )
@@ -128,12 +130,22 @@ class TrainJob:
 
     def length(self, stage: Stage) -> Length:
         """How long a stage is."""
-        every = steps_to_see_all(self.data.images.pixels, self.catalog.context_px, self.recipe.batch)
+        every = steps_to_see_all(self.data.images.pixels, self.catalogs.context_px, self.recipe.batch)
         epoch = self.recipe.steps_per_epoch or every
         return Length(self.recipe.steps or stage.epochs * epoch, epoch)
 
+    def scene_weights(self) -> tuple[float, ...]:
+        """How often each training scene is drawn, relative to the others."""
+        weights = np.sqrt(self.data.images.areas)
+        counts = [len(catalog.train) for catalog in self.catalogs.catalogs]
+        stops = np.cumsum(counts).tolist()
+        for count, stop, share in zip(counts, stops, self.recipe.shares, strict=bool(self.recipe.shares)):
+            own = slice(stop - count, stop)
+            weights[own] *= share / weights[own].sum()
+        return tuple(weights.tolist())
 
-def checked_job(path: Path, folder: RunFolder, options: TrainOptions, team: Team) -> TrainJob:
+
+def checked_job(paths: Sequence[Path], folder: RunFolder, options: TrainOptions, team: Team) -> TrainJob:
     """Check a call and make its folder.
 
     Every process reads the catalog and the weights to start from; the first one does so before the others, so that a
@@ -142,25 +154,24 @@ def checked_job(path: Path, folder: RunFolder, options: TrainOptions, team: Team
     Raises:
         GlrasterError: for everything a user can put right.
     """
-    catalog, setup = team.first_then_all(lambda: _read_call(path, options, team))
+    catalogs, setup = team.first_then_all(lambda: _read_call(paths, options, team))
 
     def check_files() -> dict[str, Any]:
-        data = summarise(catalog, setup.recipe)
-        folder.start(_settings(catalog, options, setup), resume=options.resume)
+        data = summarise(catalogs, setup.recipe)
+        folder.start(_settings(catalogs, options, setup), resume=options.resume)
         return asdict(data)
 
     data = DataSummary.from_json(team.from_first(check_files))
-    return TrainJob(catalog, options, setup, data, team)
+    return TrainJob(catalogs, options, setup, data, team)
 
 
-def _read_call(path: Path, options: TrainOptions, team: Team) -> tuple[Catalog, TrainingSetup]:
-    catalog = load_catalog(path)
+def _read_call(paths: Sequence[Path], options: TrainOptions, team: Team) -> tuple[CatalogUnion, TrainingSetup]:
+    catalogs = unite(*(load_catalog(path) for path in paths))
     device = own_device(choose_device(options.device))
     recipe = _choose_recipe(options)
-    _check_sizes(catalog, recipe)
-    if recipe.coarse_to_fine and len(catalog.classes) != 2:
-        raise UsageError(f"coarse_to_fine is for two classes, the catalog has {len(catalog.classes)}; leave it out")
-    initial = read_initial(options.init, _architecture("full", catalog, recipe), offline=options.offline)
+    _check_sizes(catalogs, recipe)
+    _check_labels(catalogs, recipe)
+    initial = read_initial(options.init, _architecture("full", catalogs, recipe), offline=options.offline)
     if initial.model is not None and (initial.model.guide is None) != (recipe.mode == "tiles"):
         raise UsageError(
             f"a training of mode {recipe.mode} cannot start from a model of mode {initial.model.arch.mode}; "
@@ -171,37 +182,42 @@ def _read_call(path: Path, options: TrainOptions, team: Team) -> tuple[Catalog, 
     for name in setup.stages:
         stage = recipe.stage(name)
         check_division(setup.mode(stage), stage, recipe, team)
-    return catalog, setup
+    return catalogs, setup
 
 
-def _settings(catalog: Catalog, options: TrainOptions, setup: TrainingSetup) -> dict[str, Any]:
+def _settings(catalogs: CatalogUnion, options: TrainOptions, setup: TrainingSetup) -> dict[str, Any]:
     """Everything that decides the weights, as JSON values."""
     return {
         **asdict(setup.recipe),
         "stages": setup.stages,
         "seed": options.seed,
-        "catalog": catalog.content_hash,
+        "catalog": catalogs.content_hash,
         "init": setup.initial.identity,
         "bfloat16": options.bfloat16,
     }
 
 
-def summarise(catalog: Catalog, recipe: Recipe) -> DataSummary:
-    """Open every file of a catalog once, check it, and measure what a training needs to know.
+def summarise(catalogs: CatalogUnion, recipe: Recipe) -> DataSummary:
+    """Open every file of the catalogs once, check it, and measure what a training needs to know.
 
     Raises:
         CatalogError: with everything that prevents training.
         UsageError: if the recipe's class weights do not fit the classes.
     """
-    survey = ImageSurvey(catalog.bands, len(catalog.train))
+    members = catalogs.members("train")
+    survey, pixels = ImageSurvey(catalogs.bands, len(members)), np.zeros(256, np.int64)
+    for catalog, labels in zip(catalogs.catalogs, catalogs.labels, strict=True):
+        first = len(survey.areas)
 
-    def visit(split: Split, number: int, scene: Scene, area: Window) -> None:
-        if split == "train":
-            survey.add(number, scene, area)
+        def visit(split: Split, number: int, scene: Scene, area: Window, first: int = first) -> None:
+            if split == "train":
+                survey.add(first + number, scene, area)
 
-    report = check_catalog(catalog, visit)
-    report.require_sound(catalog.source)
-    classes = next(split.classes for split in report.splits if split.name == "train")
+        report = check_catalog(catalog, visit)
+        report.require_sound(catalog.source)
+        counted = next(split.classes for split in report.splits if split.name == "train")
+        np.add.at(pixels, list(labels), [c.pixels for c in counted])
+    classes = class_pixels(catalogs, pixels.tolist())
     if recipe.coarse_to_fine and classes[1].share > 0.5:
         log.warning(
             "coarse_to_fine looks for %s, the second class, which covers %.0f %% of the labels; it is meant for a rare "
@@ -210,11 +226,11 @@ def summarise(catalog: Catalog, recipe: Recipe) -> DataSummary:
         )
     weights = class_weights(recipe.class_weights, classes)
     make_loss(recipe.loss, weights)
-    return DataSummary(survey.statistics(catalog.source), weights, class_offsets(recipe.adjust, classes))
+    return DataSummary(survey.statistics(catalogs.source), weights, class_offsets(recipe.adjust, classes))
 
 
-def _architecture(mode: Mode, catalog: Catalog, recipe: Recipe) -> Architecture:
-    return Architecture(mode, catalog.bands, len(catalog.classes), recipe.backbone, recipe.width, recipe.stem)
+def _architecture(mode: Mode, catalogs: CatalogUnion, recipe: Recipe) -> Architecture:
+    return Architecture(mode, catalogs.bands, len(catalogs.classes), recipe.backbone, recipe.width, recipe.stem)
 
 
 def _choose_recipe(options: TrainOptions) -> Recipe:
@@ -229,12 +245,21 @@ def _choose_recipe(options: TrainOptions) -> Recipe:
     return recipe
 
 
-def _check_sizes(catalog: Catalog, recipe: Recipe) -> None:
-    context, tile = catalog.context_px, recipe.tile_px
+def _check_sizes(catalogs: CatalogUnion, recipe: Recipe) -> None:
+    context, tile = catalogs.context_px, recipe.tile_px
     if context < tile:
         raise UsageError(f"tile_px {tile} is larger than the context of {context} px")
     if context % STRIDE or tile % STRIDE or tile < 4 * STRIDE:
         raise UsageError(f"tile_px {tile} and context_px {context} must be multiples of {STRIDE}, from {4 * STRIDE}")
+
+
+def _check_labels(catalogs: CatalogUnion, recipe: Recipe) -> None:
+    if recipe.coarse_to_fine and (len(catalogs.classes) != 2 or catalogs.groups):
+        raise UsageError(f"coarse_to_fine is for two classes, the catalog has {len(catalogs.classes)}; leave it out")
+    if recipe.shares and len(recipe.shares) != len(catalogs.catalogs):
+        raise UsageError(
+            f"shares has {len(recipe.shares)} numbers for {len(catalogs.catalogs)} catalogs; give one each"
+        )
 
 
 def _check_stages(setup: TrainingSetup) -> None:

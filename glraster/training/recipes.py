@@ -39,6 +39,8 @@ class Recipe:
         backbone_rate: the learning rate of the backbones, as a multiple of that of the rest.
         ema: weight of the past in the averaged weights that are validated and saved; 0: none.
         turns, zoom, colour, balance, blind: see `Augmentation`.
+        shares: how often samples come from each of several catalogs, relative to each other; if empty, each scene is
+            drawn in proportion to the square root of its area.
         trust: shares, 0 to 1, by which tiles of a network of mode local may believe its guide; the one that scores best
             on the val split is kept. See `scale_guide`.
         spread: standard deviation of new pyramid weights, as a multiple of 1 / sqrt(fan in); 0: the authors' 0.01.
@@ -75,6 +77,7 @@ class Recipe:
     colour: float = 0.15
     balance: float = 0.5
     blind: float = 0.1
+    shares: tuple[float, ...] = ()
     trust: tuple[float, ...] = (1.0, 0.5)
     spread: float = 1.0
     normalise: bool = True
@@ -214,6 +217,8 @@ def _impossible(recipe: Recipe) -> Iterator[str]:
         yield f"trust {list(recipe.trust)} (shares from 0 to 1)"
     if recipe.freeze > BACKBONE_PARTS:
         yield f"freeze {recipe.freeze} (at most {BACKBONE_PARTS}, the whole backbone)"
+    if not all(share > 0 for share in recipe.shares):
+        yield f"shares {list(recipe.shares)} (positive numbers)"
     if not recipe.ema < 1:
         yield f"ema {recipe.ema} (less than 1)"
 
@@ -232,8 +237,8 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
 
 def _parsed(key: str, value: Any) -> Any:
     """A setting's value in its type."""
-    if key == "class_weights" and isinstance(value, list):
-        return tuple(float(weight) for weight in value)
+    if key in ("class_weights", "shares") and isinstance(value, list):
+        return tuple(float(number) for number in value)
     return _like(getattr(RECIPES["fast"], key), value)
 
 

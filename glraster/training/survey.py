@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from glraster.catalog import CatalogUnion
 from glraster.errors import CatalogError, UsageError
 from glraster.labels.check import ClassPixels
 from glraster.raster.grid import Window
@@ -53,12 +54,12 @@ class ImageSurvey:
         if pairs > MOST_SAMPLED:
             self._sampled = set(np.random.default_rng(0).choice(pairs, MOST_SAMPLED, replace=False).tolist())
         self._sums = _Sums(bands)
-        self._areas: list[int] = []
+        self.areas: list[int] = []
         self._dtypes: set[str] = set()
 
     def add(self, number: int, scene: Scene, area: Window) -> None:
         """Measure the open image of pair `number`, of which working pixels `area` are used."""
-        self._areas.append(area.size)
+        self.areas.append(area.size)
         self._dtypes.add(scene.dtype)
         if number in self._sampled:
             _add_values(self._sums, scene, area)
@@ -74,7 +75,24 @@ class ImageSurvey:
         if not self._sums.count:
             raise CatalogError("the images of splits.train have no valid pixel; check their nodata", where=where)
         mean, std = self._sums.moments()
-        return ImageStatistics(min(self._dtypes), tuple(mean.tolist()), tuple(std.tolist()), tuple(self._areas))
+        return ImageStatistics(min(self._dtypes), tuple(mean.tolist()), tuple(std.tolist()), tuple(self.areas))
+
+
+def class_pixels(catalogs: CatalogUnion, labels: Sequence[int]) -> tuple[ClassPixels, ...]:
+    """How often each class of a union occurs, from the pixels of each label.
+
+    Pixels of a group are divided among its classes in proportion to the pixels that are surely theirs.
+    """
+    sure = np.array(labels[: len(catalogs.classes)], np.float64)
+    pixels = sure.copy()
+    for label, group in enumerate(catalogs.groups, start=len(sure)):
+        members = list(group.members)
+        pixels[members] += labels[label] * sure[members] / max(1.0, sure[members].sum())
+    total = max(1.0, pixels.sum())
+    return tuple(
+        ClassPixels(c.id, c.name, round(count), count / total)
+        for c, count in zip(catalogs.classes, pixels.tolist(), strict=True)
+    )
 
 
 def class_weights(how: str | Sequence[float], classes: Sequence[ClassPixels]) -> tuple[float, ...] | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,18 +61,23 @@ class TrainResult:
         return asdict(self)
 
 
+PathLike = str | os.PathLike[str]
+
 TrainCallback = Callable[[StepReport | ValidationScore], None]
 
 
 def train(
-    catalog: str | Path, output: str | Path, options: TrainOptions | None = None, progress: TrainCallback | None = None
+    catalogs: PathLike | Sequence[PathLike],
+    output: str | Path,
+    options: TrainOptions | None = None,
+    progress: TrainCallback | None = None,
 ) -> TrainResult:
-    """Train a model on the train split of a catalog and keep the best on its val split.
+    """Train a model on the train split of one or several catalogs and keep the best on their val split.
 
     In a process that torchrun started, the batch is divided among all of them, and the first one writes.
 
     Args:
-        catalog: a catalog file.
+        catalogs: a catalog file, or several, which are united by the names of their classes, see `catalog.union`.
         output: the run's folder; `model.safetensors` in it is for `segment`.
         options: see `TrainOptions`.
         progress: called after every step and validation.
@@ -83,10 +89,11 @@ def train(
     """
     started = time.perf_counter()
     options = options or TrainOptions()
+    files = [catalogs] if isinstance(catalogs, str | os.PathLike) else catalogs
     with gdal_session(TRAINING_CACHE_BYTES), warnings_once(), joined() as team:
         folder = RunFolder(Path(output)) if team.first else Bystander(Path(output))
         try:
-            run = _Run(checked_job(Path(catalog), folder, options, team), folder)
+            run = _Run(checked_job([Path(file) for file in files], folder, options, team), folder)
             best = run.all_stages(progress or (lambda _: None))
         except KeyboardInterrupt as error:
             error.add_note(f"repeat the call with --resume to go on from the last epoch in {folder.path}")
@@ -103,10 +110,11 @@ class _Run:
 
     def __init__(self, job: TrainJob, folder: RunFolder) -> None:
         self.job, self.folder = job, folder
-        self.catalog, self.recipe, self.team = job.catalog, job.recipe, job.team
+        self.catalogs, self.recipe, self.team = job.catalogs, job.recipe, job.team
         self.initial, self.device = job.setup.initial, job.setup.device
         self.dtype = mixed_precision(self.device) if job.options.bfloat16 else torch.float32
-        self.loss = make_loss(self.recipe.loss, job.data.class_weights, job.data.class_offsets)
+        groups = [group.members for group in job.catalogs.groups]
+        self.loss = make_loss(self.recipe.loss, job.data.class_weights, job.data.class_offsets, groups)
         self.steps_done = 0
         self._best: ValidationScore | None = None
 
@@ -142,14 +150,14 @@ class _Run:
     def _compare_formats(self) -> None:
         """Record in the finished model how stable its predictions are in bfloat16."""
         model, spec = load(self.folder.model)
-        share = bfloat16_agreement(model.to(self.device), spec, self.catalog, self.catalog.val)
+        share = bfloat16_agreement(model.to(self.device), spec, self.catalogs.members("val"))
         save(model, replace(spec, bfloat16_agreement=round(share, 5)), self.folder.model)
 
     def _initial_model(self, spec: ModelSpec) -> GLNet | None:
         model, start = self.initial.model, self.initial.spec
         if model is None or start is None:
             return None
-        names, start_names = [c.name for c in self.catalog.classes], [c.name for c in start.classes]
+        names, start_names = [c.name for c in self.catalogs.classes], [c.name for c in start.classes]
         if names == start_names:
             return model
         fresh = Initial().new_model(replace(spec.architecture, mode=model.arch.mode), self.recipe.spread)
@@ -171,10 +179,10 @@ class _Run:
         form = SampleForm(
             spec.context_px, spec.thumbnail_px, spec.tile_px, None if stage.name == "full" else self.recipe.tiles
         )
-        scenes = OpenScenes(self.catalog, self.catalog.train)
+        scenes = OpenScenes(self.catalogs.members("train"))
         seed = (self.job.options.seed, self.recipe.stages.index(stage.name))
-        areas = self.job.data.images.areas
-        with SampleSource(scenes, areas, spec, form, self.recipe.augmentation, seed) as source:
+        weights = self.job.scene_weights()
+        with SampleSource(scenes, weights, spec, form, self.recipe.augmentation, seed) as source:
             for report in fit.run(source, self.loss, self.dtype):
                 self.steps_done += 1
                 self.folder.note_step(report)
@@ -204,10 +212,9 @@ class _Run:
     def _end_epoch(self, fit: Fit, spec: ModelSpec) -> ValidationScore:
         models = self._candidates(fit)
         validations = {
-            share: validate(model, spec, self.catalog, self.catalog.val, self.dtype, self.team)
-            for share, model in models.items()
+            share: validate(model, spec, self.catalogs, self.dtype, self.team) for share, model in models.items()
         }
-        means = {share: mean_iou(counts, self.catalog.in_mean) for share, (counts, _) in validations.items()}
+        means = {share: mean_iou(counts, self.catalogs.in_mean) for share, (counts, _) in validations.items()}
         trust = max(means, key=means.__getitem__)
         counts, window = validations[trust]
         scores = class_iou(counts)
@@ -227,9 +234,9 @@ class _Run:
     def _provenance(self, result: ValidationScore, counts: Confusion, trust: float) -> dict[str, object]:
         options = self.job.options
         return {
-            "catalog": self.catalog.name,
-            "catalog_hash": self.catalog.content_hash,
-            "licence": self.catalog.licence,
+            "catalog": self.catalogs.name,
+            "catalog_hash": self.catalogs.content_hash,
+            "licence": self.catalogs.licence,
             "recipe": options.recipe,
             "settings": [*([f"arch={options.arch}"] if options.arch else []), *options.settings],
             "init": self.initial.identity,
@@ -240,7 +247,7 @@ class _Run:
             "val_miou": round(result.miou, 4),
             "val_iou": {
                 c.name: None if score is None else round(score, 4)
-                for c, score in zip(self.catalog.classes, result.iou, strict=True)
+                for c, score in zip(self.catalogs.classes, result.iou, strict=True)
             },
             "val_pixels": int(counts.sum()),
             "date": datetime.now(UTC).date().isoformat(),

@@ -7,14 +7,15 @@ faster than the map of `segment`, and about as good.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from glraster.catalog import Catalog, Pair
+from glraster.catalog import IGNORE, CatalogUnion, Member
 from glraster.config import ModelSpec
-from glraster.labels.scenes import LabelledScene, open_pair
+from glraster.labels.scenes import LabelledScene, open_member
 from glraster.metrics import Confusion, confusion
 from glraster.model.fold import FoldedGLNet
 from glraster.model.glnet import GLNet
@@ -31,56 +32,59 @@ _COMPARED = 8
 def validate(
     model: GLNet,
     spec: ModelSpec,
-    catalog: Catalog,
-    pairs: Sequence[Pair],
+    catalogs: CatalogUnion,
     dtype: torch.dtype = torch.float32,
     team: Team = ALONE,
 ) -> tuple[Confusion, ScoredWindow | None]:
-    """Score a network on pairs of a catalog.
+    """Score a network on the val split of its catalogs.
 
     Args:
         model: the network; left in eval mode.
         spec: its description.
-        catalog: where the pairs come from.
-        pairs: scenes with labels.
+        catalogs: the scenes with their labels.
         dtype: number format of convolutions.
         team: the processes that share the windows.
 
     Returns:
-        The confusion of all pixels that have a label, and this process's first window for a picture, which is the first
-        of all in the first process. Memory: one window.
+        The confusion of all pixels that have a label, with a row for every group of classes, which holds the
+        predictions of classes outside the group; and this process's first window for a picture, which is the first of
+        all in the first process. Memory: one window.
     """
     predictor = _predictor(model, spec, dtype)
-    total: Confusion = np.zeros((spec.architecture.classes,) * 2, np.int64)
+    classes = len(catalogs.classes)
+    total: Confusion = np.zeros((classes + len(catalogs.groups), classes), np.int64)
     first, number = None, 0
-    for pair in pairs:
-        with open_pair(catalog, pair) as scene:
+    for member in catalogs.members("val"):
+        with open_member(member) as scene:
             for window, own_part in _windows(scene.area, spec):
                 number += 1
                 if (number - 1) % team.size == team.rank:
                     scored = _score(predictor, scene, window, own_part)
-                    total += confusion(scored.truth, scored.prediction, len(total))
+                    total += confusion(scored.truth, scored.prediction, classes, len(total))
                     first = first or scored
+    for row, group in zip(total[classes:], catalogs.groups, strict=True):
+        row[list(group.members)] = 0
+    if first is not None:
+        first = replace(first, truth=np.where(first.truth < classes, first.truth, np.uint8(IGNORE)))
     return team.sum(torch.from_numpy(total).to(predictor.device)).cpu().numpy(), first
 
 
-def bfloat16_agreement(model: GLNet, spec: ModelSpec, catalog: Catalog, pairs: Sequence[Pair]) -> float:
+def bfloat16_agreement(model: GLNet, spec: ModelSpec, members: Sequence[Member]) -> float:
     """The share of cells that get the same class in float32 and in bfloat16, as `segment` computes them.
 
     Args:
         model: the network; left in eval mode.
         spec: its description.
-        catalog: where the pairs come from.
-        pairs: scenes, of which up to `_COMPARED` windows are compared, from as many scenes as possible.
+        members: scenes, of which up to `_COMPARED` windows are compared, from as many scenes as possible.
 
     Returns:
         0 to 1. Memory: two networks in their inference form and one window.
     """
     exact, short = (_predictor(model, spec, torch.float32, folded_as=f) for f in (torch.float32, torch.bfloat16))
     same = cells = 0
-    each = -(-_COMPARED // len(pairs))
-    for pair in pairs[:: max(1, len(pairs) // _COMPARED)][:_COMPARED]:
-        with open_pair(catalog, pair) as scene:
+    each = -(-_COMPARED // len(members))
+    for member in members[:: max(1, len(members) // _COMPARED)][:_COMPARED]:
+        with open_member(member) as scene:
             windows = [window for window, _ in _windows(scene.area, spec)]
             for window in windows[:: max(1, len(windows) // each)][:each]:
                 image, _ = scene.read(window)

@@ -306,7 +306,7 @@ def test_large_binary_and_missing_files_are_refused(tmp_path: Path) -> None:
         load_catalog(path)
 
 
-@pytest.mark.parametrize("name", ["dubai", "banepa"])
+@pytest.mark.parametrize("name", ["dubai", "banepa", "buildings"])
 def test_the_examples_load(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     touch(tmp_path, *(f"dubai/tile{i}_{kind}.tif" for i in (1, 3, 5, 6, 7, 8) for kind in ("rgb", "label")))
     monkeypatch.setenv("GLRASTER_DATA", str(tmp_path))

@@ -12,9 +12,9 @@ from affine import Affine
 from rasters import write_raster
 from training.scenes import STEP, write_catalog
 
-from glraster.catalog import Catalog, Pair, load_catalog
+from glraster.catalog import Catalog, Member, load_catalog, unite
 from glraster.errors import CatalogError
-from glraster.labels.scenes import OpenScenes, open_pair, warnings_once
+from glraster.labels.scenes import OpenScenes, open_member, warnings_once
 from glraster.raster.grid import Window
 
 
@@ -33,7 +33,7 @@ def patch_classes(label: np.ndarray, side: float) -> np.ndarray:
 def test_image_and_label_are_resampled_together(tmp_path: Path, factor: float, side: int) -> None:
     catalog = shrunk(tmp_path, factor)
     native = np.random.default_rng(0).integers(0, 3, (8, 8))
-    with open_pair(catalog, catalog.train[0]) as scene:
+    with open_member(unite(catalog).members("train")[0]) as scene:
         assert scene.area == Window(0, 0, side, side)
         image, label = scene.read(scene.area)
     assert image.shape == (3, side, side)
@@ -44,7 +44,7 @@ def test_image_and_label_are_resampled_together(tmp_path: Path, factor: float, s
 
 def test_a_part_of_a_resampled_scene_is_the_same_as_cut_from_the_whole(tmp_path: Path) -> None:
     catalog = shrunk(tmp_path, 1.6)
-    with open_pair(catalog, catalog.train[0]) as scene:
+    with open_member(unite(catalog).members("train")[0]) as scene:
         whole = scene.read(scene.area)
         part = scene.read(Window(31, 77, 50, 60))
         beyond = scene.read(Window(-8, -8, 40, 40))
@@ -55,7 +55,7 @@ def test_a_part_of_a_resampled_scene_is_the_same_as_cut_from_the_whole(tmp_path:
 
 def test_a_label_much_finer_than_the_grid_is_read_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = shrunk(tmp_path, 4.0)
-    with open_pair(catalog, catalog.train[0]) as scene:
+    with open_member(unite(catalog).members("train")[0]) as scene:
         whole = scene.read(scene.area)[1]
         monkeypatch.setattr("glraster.labels.scenes._LABEL_PIXELS", 320 * 4 * 7)
         banded = scene.read(scene.area)[1]
@@ -63,8 +63,8 @@ def test_a_label_much_finer_than_the_grid_is_read_in_bands(tmp_path: Path, monke
 
 
 def test_a_window_of_a_pair_is_meant_in_pixels_of_the_image(tmp_path: Path) -> None:
-    catalog = shrunk(tmp_path, 2.0)
-    with open_pair(catalog, replace(catalog.train[0], window=(40, 80, 100, 120))) as scene:
+    (member,) = unite(shrunk(tmp_path, 2.0)).members("train")[:1]
+    with open_member(replace(member, pair=replace(member.pair, window=(40, 80, 100, 120)))) as scene:
         assert scene.area == Window(20, 40, 50, 60)
         outside = scene.read(Window(10, 40, 20, 10))[1]
     assert (outside[:10] == 255).all()
@@ -75,7 +75,7 @@ def test_scenes_without_metres_are_read_as_they_are(tmp_path: Path) -> None:
     catalog = shrunk(tmp_path, 2.0)
     for kind in ("image", "label"):
         write_raster(tmp_path / f"{kind}0.tif", np.zeros((3 if kind == "image" else 1, 64, 64), np.uint8), crs=None)
-    with open_pair(catalog, catalog.train[0]) as scene:
+    with open_member(unite(catalog).members("train")[0]) as scene:
         assert scene.area == Window(0, 0, 64, 64)
 
 
@@ -84,19 +84,19 @@ def test_a_scene_far_too_coarse_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CatalogError, match=r"image0\.tif: its pixels of 0\.5 m are too coarse to be read at gsd_m 0\.0025"
     ):
-        open_pair(catalog, catalog.train[0])
+        open_member(unite(catalog).members("train")[0])
 
 
 def test_only_the_last_used_scenes_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = load_catalog(write_catalog(tmp_path, scenes=6, side=80))
     opened: list[str] = []
 
-    def counting(chosen: Catalog, pair: Pair) -> object:
-        opened.append(Path(pair.image).stem)
-        return open_pair(chosen, pair)
+    def counting(member: Member) -> object:
+        opened.append(Path(member.pair.image).stem)
+        return open_member(member)
 
-    monkeypatch.setattr("glraster.labels.scenes.open_pair", counting)
-    scenes = OpenScenes(catalog, catalog.train, most=2)
+    monkeypatch.setattr("glraster.labels.scenes.open_member", counting)
+    scenes = OpenScenes(unite(catalog).members("train"), most=2)
     for number in (0, 1, 0, 2, 0, 1):
         assert scenes[number].area == Window(0, 0, 80, 80)
         assert len(scenes._open) <= 2
@@ -127,6 +127,6 @@ def test_the_grid_is_that_of_segment(tmp_path: Path) -> None:
     transform = Affine(0.25, 0, 500_000, 0, -1.0, 5_300_000)
     for kind, bands in (("image", 3), ("label", 1)):
         write_raster(tmp_path / f"{kind}0.tif", np.zeros((bands, 80, 160), np.uint8), transform=transform)
-    with open_pair(catalog, catalog.train[0]) as scene:
+    with open_member(unite(catalog).members("train")[0]) as scene:
         # metres are true ones: UTM's scale makes them four in ten thousand longer or shorter
         assert scene.area == Window(0, 0, 160, 80)

@@ -10,7 +10,7 @@ import torch
 from training.scenes import NAMES, write_catalog
 from training.test_stages import gradients, small_model, small_sample
 
-from glraster.catalog import load_catalog
+from glraster.catalog import load_catalog, unite
 from glraster.config import Architecture, ModelSpec
 from glraster.labels.scenes import OpenScenes
 from glraster.training.dataset import Augmentation, Sample, SampleForm, SampleSource
@@ -68,7 +68,7 @@ def test_the_share_of_blind_samples_is_as_asked(tmp_path_factory: pytest.TempPat
     form = SampleForm(context_px=128, thumbnail_px=64, tile_px=64, tiles=(1, 1))
     seen = {}
     for share in (0.0, 0.3):
-        scenes = OpenScenes(catalog, catalog.train)
+        scenes = OpenScenes(unite(catalog).members("train"))
         with SampleSource(scenes, [1, 1], spec, form, Augmentation(blind=share), 0) as source:
             seen[share] = sum(source.sample(number).blind for number in range(100))
     assert seen[0.0] == 0

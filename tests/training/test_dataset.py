@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from training.scenes import NAMES, STEP, write_catalog
 
-from glraster.catalog import Catalog, load_catalog
+from glraster.catalog import Catalog, load_catalog, unite
 from glraster.config import Architecture, ModelSpec
 from glraster.labels.scenes import OpenScenes
 from glraster.training.dataset import Augmentation, Sample, SampleForm, SampleSource, prefetch
@@ -33,7 +33,7 @@ def source(
     catalog: Catalog, form: SampleForm = FORM, how: Augmentation | None = None, seed: int | tuple[int, int] = 0
 ) -> SampleSource:
     spec = ModelSpec(Architecture("local", 3, len(NAMES)), catalog.classes)
-    scenes = OpenScenes(catalog, catalog.train)
+    scenes = OpenScenes(unite(catalog).members("train"))
     return SampleSource(scenes, [320**2] * 2, spec, form, how or Augmentation(turns=False), seed)
 
 
