@@ -60,6 +60,6 @@ def test_a_catalog_is_valid_and_speaks_of_the_same_classes(
     assert catalog.train
     assert catalog.val
     assert all(Path(pair.image).is_file() for pair in (*catalog.train, *catalog.val))
-    if name != "banepa.yaml":
+    if name not in ("banepa.yaml", "buildings.yaml"):
         known = {number: (name, make_scene.COLOURS[number]) for number, name in enumerate(make_scene.CLASS_NAMES)}
         assert {c.id: (c.name, c.color) for c in catalog.classes} == known
