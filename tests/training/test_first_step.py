@@ -104,7 +104,7 @@ def scene_sample(seed: int) -> Sample:
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
-    return float(torch.stack([x.detach().double().norm() for x in tensors]).norm())
+    return float(torch.stack([torch.linalg.vector_norm(x.detach(), dtype=torch.float64) for x in tensors]).norm())
 
 
 def in_call_order(losses: StepLosses) -> list[float]:

@@ -20,7 +20,7 @@ from glraster.training.recipes import Recipe
 from glraster.training.stages import STAGES, set_training
 from glraster.training.steps import StepForm, train_step
 
-RECIPE = Recipe(backbone="resnet18", stem=64, width=16, batch=2, sub_batch=4, ema=0.0, learning_rate=1e-3)
+RECIPE = Recipe(backbone="resnet18", stem=16, width=16, batch=2, sub_batch=4, ema=0.0, learning_rate=1e-3)
 
 
 class Samples:

@@ -42,7 +42,7 @@ def norm(tensors: Iterable[Tensor]) -> float:
 def small_model(mode: str, seed: int = 0) -> GLNet:
     """A small network whose pyramids start with weights large enough that every branch matters."""
     torch.manual_seed(seed)
-    model = GLNet(Architecture(mode, bands=3, classes=CLASSES, backbone="resnet18", width=16))
+    model = GLNet(Architecture(mode, bands=3, classes=CLASSES, backbone="resnet18", width=16, stem=16))
     for name, x in model.named_parameters():
         if x.dim() == 4 and "backbone" not in name:
             torch.nn.init.kaiming_normal_(x, nonlinearity="linear")
@@ -279,7 +279,7 @@ def test_a_local_branch_that_is_new_keeps_its_weights() -> None:
 
 
 def test_stages_differ_in_their_mode_only() -> None:
-    other = GLNet(Architecture("local", bands=4, classes=CLASSES, backbone="resnet18", width=16))
+    other = GLNet(Architecture("local", bands=4, classes=CLASSES, backbone="resnet18", width=16, stem=16))
     with pytest.raises(ModelError, match="may differ in their mode only"):
         start_stage(other, small_model("global"))
 

@@ -109,7 +109,7 @@ def test_a_model_of_other_classes_gets_a_new_head(
         classes=[{"id": i, "name": n, "color": [90 * i, 0, 0]} for i, n in enumerate(("roof", "meadow", "sea"))],
     )
     init = paper / "model.safetensors"
-    frozen = (*TINY, "learning_rate=1e-12", "normalise=false", "weight_decay=0", "ema=0")
+    frozen = (*TINY, "steps=1", "learning_rate=1e-12", "normalise=false", "weight_decay=0", "ema=0")
     train(other, tmp_path / "run", TrainOptions(settings=(*frozen, "mode=full"), init=init))
     assert "knows 2 of the 3 classes by name" in caplog.text
     old, new = weights(init), weights(tmp_path / "run" / "model.safetensors")
@@ -126,7 +126,7 @@ def test_imagenet_weights_are_what_a_stage_starts_from(
     backbone = ResNet("resnet18", 3)
     torch.save(backbone.state_dict() | {"fc.bias": torch.zeros(1000)}, tmp_path / "resnet18-f37072fd.pth")
     monkeypatch.setenv("GLRASTER_IMAGENET", str(tmp_path))
-    frozen = (*TINY[1:], "learning_rate=1e-12", "weight_decay=0", "ema=0")
+    frozen = (*TINY[1:], "steps=1", "learning_rate=1e-12", "weight_decay=0", "ema=0")
     train(catalog, tmp_path / "run", TrainOptions(settings=frozen, arch="resnet18,stem=64", init="imagenet"))
     trained = weights(tmp_path / "run" / "model.safetensors")
     for branch in ("guide", "local"):
