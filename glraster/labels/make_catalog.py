@@ -40,7 +40,7 @@ _BLOCK = (512, 4096)
 
 @dataclass(frozen=True)
 class Target:
-    """Where a catalog is written: `catalog.yaml` in the data set's folder where `output` is None."""
+    """Where a catalog is written: to `output`, or to `catalog.yaml` in the data set's folder."""
 
     output: Path | None = None
     overwrite: bool = False
@@ -50,8 +50,8 @@ class Target:
 class FolderOptions:
     """How to make a catalog of a folder.
 
-    `images` and `labels` are globs below it with the same wildcards. `classes` are (id, name); they are found in
-    the labels where it is empty. `val_share` of the scenes, chosen by `seed`, are for validation.
+    `images` and `labels` are globs below it with the same wildcards. `classes` are (id, name); if empty, they are
+    read from the labels. `val_share` of the scenes, drawn with `seed`, are for validation.
     """
 
     images: str
@@ -75,7 +75,7 @@ def deepglobe_catalog(root: Path, target: Target, split_lists: Sequence[Path] = 
         The catalog. The class "unknown" is learned, as in the paper, and left out of the mean.
 
     Raises:
-        CatalogError, OutputError: where the files are not as expected, or the catalog cannot be written.
+        CatalogError, OutputError: if the files are not as expected, or the catalog cannot be written.
     """
     path = _free_path(root, target, [file for path in split_lists for file in (path, *path.glob("*.txt"))])
     pairs = deepglobe_pairs(Path(_folder(root)))
@@ -99,7 +99,7 @@ def inria_catalog(root: Path, target: Target) -> Catalog:
     """Write the catalog of Inria Aerial Image Labeling; tiles 1 to 5 of every city are for validation.
 
     Raises:
-        CatalogError, OutputError: where the files are not as expected, or the catalog cannot be written.
+        CatalogError, OutputError: if the files are not as expected, or the catalog cannot be written.
     """
     path = _free_path(root, target)
     catalog = Catalog(
@@ -120,11 +120,11 @@ def inria_catalog(root: Path, target: Target) -> Catalog:
 def folder_catalog(root: Path, target: Target, options: FolderOptions) -> Catalog:
     """Write the catalog of any folder of images and raster labels; whole scenes are divided, never parts of them.
 
-    Class names and colours come from the labels' `GLRASTER_CLASSES` tag or colour table where they have one.
+    Class names and colours come from the labels' `GLRASTER_CLASSES` tag or colour table, if they have one.
 
     Raises:
-        CatalogError, OutputError: where the files are not as expected, or the catalog cannot be written.
-        UsageError: where the share is none.
+        CatalogError, OutputError: if the files are not as expected, or the catalog cannot be written.
+        UsageError: if the share is not between 0 and 1.
     """
     if not 0 < options.val_share < 1:
         raise UsageError(f"--val-share {options.val_share:g} must lie between 0 and 1")
@@ -157,10 +157,10 @@ def folder_catalog(root: Path, target: Target, options: FolderOptions) -> Catalo
 
 
 def check_catalog_file(path: Path) -> CatalogReport:
-    """Read a catalog and look at all its files; see `glraster.labels.check.check_catalog`.
+    """Read a catalog and check all its files; see `glraster.labels.check.check_catalog`.
 
     Raises:
-        CatalogError: where the catalog itself is wrong.
+        CatalogError: if the catalog itself is wrong.
     """
     return check_catalog(load_catalog(path))
 
@@ -194,9 +194,9 @@ def _image_form(pairs: Sequence[Pair]) -> _ImageForm:
             bands.append(len(image.value_bands))
             sides.append(max(image.shape))
             sizes_m.append(gsd_m(image.crs, image.transform, *image.shape))
-    known = [sum(size) / 2 for size in sizes_m if size is not None]
-    alike = len(known) == len(pairs) and max(known) <= min(known) * (1 + GSD_TOLERANCE)
-    return _ImageForm(min(bands), float(f"{median(known):.4g}") if alike else None, min(_CONTEXT_PX, max(sides)))
+    sizes = [sum(size) / 2 for size in sizes_m if size is not None]
+    alike = len(sizes) == len(pairs) and max(sizes) <= min(sizes) * (1 + GSD_TOLERANCE)
+    return _ImageForm(min(bands), float(f"{median(sizes):.4g}") if alike else None, min(_CONTEXT_PX, max(sides)))
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ class _LabelMeaning:
 
 
 @dataclass
-class _Seen:
-    """What the labels show: their values, and the names and colours that they declare."""
+class _LabelContent:
+    """What the labels hold: their values, and the names and colours that they declare."""
 
     values: set[int] = field(default_factory=set)
     declared: dict[int, LandClass] = field(default_factory=dict)
@@ -216,25 +216,25 @@ class _Seen:
 
 
 def _label_meaning(pairs: Sequence[Pair], named: Sequence[tuple[int, str]]) -> _LabelMeaning:
-    """Classes and encoding that follow from the labels; of named classes only the first label is looked at."""
-    seen = _Seen()
+    """Classes and encoding according to the labels; if classes are named, only the first label is read."""
+    content = _LabelContent()
     for pair in pairs[:1] if named else pairs:
         with LabelRaster(pair.label) as label:
-            _look(label, seen)
+            _read_label(label, content)
     names = dict(named)
-    if seen.values <= {0, NODATA} and NODATA in seen.values and names.keys() <= {0, 1}:
+    if content.values <= {0, NODATA} and NODATA in content.values and names.keys() <= {0, 1}:
         names = names or {0: "background", 1: "foreground"}
-        return _LabelMeaning(_named_classes(names, _Seen()), LabelEncoding("binary"))
+        return _LabelMeaning(_named_classes(names, _LabelContent()), LabelEncoding("binary"))
     if not names:
-        names = {c.id: c.name for c in seen.declared.values()}
-        names = {i: names.get(i, f"class_{i}") for i in sorted((seen.values | names.keys()) - {NODATA})}
+        names = {c.id: c.name for c in content.declared.values()}
+        names = {i: names.get(i, f"class_{i}") for i in sorted((content.values | names.keys()) - {NODATA})}
     if len(names) < 2:
         raise CatalogError(f"the labels have one class, {', '.join(names.values())}; a map needs two or more")
-    ignore = (NODATA,) if NODATA in seen.values else ()
-    return _LabelMeaning(_named_classes(names, seen), LabelEncoding("index"), ignore)
+    ignore = (NODATA,) if NODATA in content.values else ()
+    return _LabelMeaning(_named_classes(names, content), LabelEncoding("index"), ignore)
 
 
-def _look(label: LabelRaster, seen: _Seen) -> None:
+def _read_label(label: LabelRaster, content: _LabelContent) -> None:
     dataset = label.dataset
     if dataset.count >= 3:
         raise CatalogError(
@@ -244,19 +244,19 @@ def _look(label: LabelRaster, seen: _Seen) -> None:
     for block in label.extent.blocks(*_BLOCK):
         source = RasterioWindow(block.left, block.top, block.width, block.height)
         values = label.read_bands(1, window=source)
-        seen.values |= set(np.unique(values[label.read_masks(1, window=source) > 0]).tolist())
-    beyond = sorted(value for value in seen.values if value not in range(NODATA + 1))
-    if beyond or len(seen.values) > _MOST_CLASSES:
+        content.values |= set(np.unique(values[label.read_masks(1, window=source) > 0]).tolist())
+    beyond = sorted(value for value in content.values if value not in range(NODATA + 1))
+    if beyond or len(content.values) > _MOST_CLASSES:
         evidence = f"the value {beyond[0]:g}" if beyond else f"more than {_MOST_CLASSES} values"
         raise CatalogError(
             f"{label.path}: has {evidence}, so it holds no class ids; write the catalog by hand with labels.values"
         )
-    seen.values = {int(value) for value in seen.values}
-    seen.declared |= {c.id: c for c in declared_classes(dataset)}
+    content.values = {int(value) for value in content.values}
+    content.declared |= {c.id: c for c in declared_classes(dataset)}
     if ColorInterp.palette in dataset.colorinterp[:1]:
-        seen.colors |= {value: color[:3] for value, color in dataset.colormap(1).items()}
+        content.colors |= {value: color[:3] for value, color in dataset.colormap(1).items()}
 
 
-def _named_classes(names: dict[int, str], seen: _Seen) -> tuple[LandClass, ...]:
-    colors = {**seen.colors, **{c.id: c.color for c in seen.declared.values()}}
+def _named_classes(names: dict[int, str], content: _LabelContent) -> tuple[LandClass, ...]:
+    colors = {**content.colors, **{c.id: c.color for c in content.declared.values()}}
     return tuple(LandClass(i, name, colors.get(i, class_color(i))) for i, name in names.items())

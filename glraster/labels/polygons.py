@@ -116,12 +116,12 @@ class PolygonLabel:
         return polygons
 
     def _code(self, value: object) -> int:
-        known = value if isinstance(value, int | str) else None
+        label_value = value if isinstance(value, int | str) else None
         if isinstance(value, float) and value.is_integer():
-            known = int(value)
-        if known not in self._values:
-            self._values.append(known)
-        return self._values.index(known) + 1
+            label_value = int(value)
+        if label_value not in self._values:
+            self._values.append(label_value)
+        return self._values.index(label_value) + 1
 
     def meaning(self, code: int) -> int | None:
         """The class index of a code, `IGNORE`, or None if its value is no class."""

@@ -166,9 +166,9 @@ def warnings_once() -> Iterator[None]:
 
     def is_new(record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        known = text in logged or "has no georeference" in text
+        repeated = text in logged or "has no georeference" in text
         logged.add(text)
-        return not known
+        return not repeated
 
     logger = logging.getLogger("glraster.raster.reader")
     logger.addFilter(is_new)

@@ -1,6 +1,6 @@
 """Training samples: a context window of a labelled scene, its thumbnail, and some of its tiles.
 
-A sample is a pure function of the seed and its number, so that a resumed training sees what an undisturbed one sees.
+A sample is a pure function of the seed and its number, so that a resumed training gets the samples it would have had.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Augmentation:
 
     `turns`: flips and quarter turns; `zoom`: the range of factors by which a sample shows more or less ground;
     `colour`: the strength of random brightness, contrast and tint, as a share of the value range; `balance`: the
-    share of tiles that are laid on a class drawn evenly instead of anywhere; `blind`: the share of samples whose tiles
-    get nothing from the guide.
+    share of tiles that are placed on a class drawn evenly instead of anywhere; `blind`: the share of samples whose
+    tiles see zeros instead of the guide's maps.
     """
 
     turns: bool = True
@@ -55,8 +55,8 @@ class SampleForm:
 class Sample:
     """One context window as network input: `thumbnail` (bands, h, w), `tiles` (n, bands, t, t), and their labels.
 
-    In a `blind` sample the tiles see zeros in place of the guide's maps. The guide sees every ground many times as
-    often as the local branch and learns the training scenes by heart; without blind samples the local branch trusts it.
+    In a `blind` sample the tiles see zeros in place of the guide's maps. The guide sees every place many times as often
+    as the local branch does, and overfits; without blind samples the local branch relies on it.
     """
 
     thumbnail: Tensor
@@ -111,13 +111,13 @@ class SampleSource:
         form = self._form
         rows, columns = self._tile_axes(label, zoom, rng)
         corners = [(y, x) for y in rows.offsets for x in columns.offsets]
-        side, seen = form.tile_px, round(form.tile_px * zoom)
+        side, ground_px = form.tile_px, round(form.tile_px * zoom)
         starts = [
-            (min(round(y * zoom), label.shape[0] - seen), min(round(x * zoom), label.shape[1] - seen))
+            (min(round(y * zoom), label.shape[0] - ground_px), min(round(x * zoom), label.shape[1] - ground_px))
             for y, x in corners
         ]
-        tiles = torch.stack([_resize(pixels[:, y : y + seen, x : x + seen], side) for y, x in starts])
-        tile_labels = torch.stack([_nearest(label[y : y + seen, x : x + seen], side) for y, x in starts])
+        tiles = torch.stack([_resize(pixels[:, y : y + ground_px, x : x + ground_px], side) for y, x in starts])
+        tile_labels = torch.stack([_nearest(label[y : y + ground_px, x : x + ground_px], side) for y, x in starts])
         colour = draw_colour(self._how.colour, pixels.shape[0], rng)
         return Sample(
             thumbnail=self._normalise(_resize(pixels, form.thumbnail_px), colour),
@@ -167,7 +167,7 @@ def prefetch(source: SampleSource, numbers: Iterable[Sequence[int]]) -> Iterator
         draw = worker.submit
         waiting = None
         for batch in numbers:
-            following = draw(lambda chosen: [source.sample(n) for n in chosen], batch)
+            following = draw(lambda own_numbers: [source.sample(n) for n in own_numbers], batch)
             if waiting is not None:
                 yield waiting.result()
             waiting = following

@@ -1,8 +1,8 @@
-"""Training in several processes that is training in one: samples are divided, and what they share is put together.
+"""Data-parallel training with the numerics of a single process.
 
-Every process holds the whole network and some samples of a batch. Where one process takes a loss or BatchNorm's
-statistics over several windows, the processes take them over all of theirs together, so that losses and gradients
-are those of one process to rounding. A process alone is a team of one, for which all of this does nothing.
+Every process holds the whole network and some samples of a batch. Losses and BatchNorm's statistics that a single
+process would take over several windows are taken over the windows of all processes, so that losses and gradients are
+those of a single process up to rounding. A process alone is a team of one, for which all of this does nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from glraster.errors import DeviceError, UsageError
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(hours=2)
-"""A process waits so long for the others: one may still score a scene. One that died is noticed at once."""
+_LONGEST_WAIT = timedelta(hours=2)
+"""How long a process waits for the others, of which one may score a large scene. A dead one is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Team:
         """This process's share of a batch, of which every `chunk` samples meet in one loss.
 
         Raises:
-            UsageError: where a chunk cannot be divided evenly.
+            UsageError: if a chunk cannot be divided evenly.
         """
         chunks = [numbers[i : i + chunk] for i in range(0, len(numbers), chunk)]
         uneven = [len(c) for c in chunks if len(c) % self.size]
@@ -56,17 +56,17 @@ class Team:
         return [n for c, k in zip(chunks, own, strict=True) for n in c[self.rank * k : (self.rank + 1) * k]]
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of everyone's tensor; a gradient that arrives at it arrives at everyone's."""
+        """The sum of the tensors of all processes; its gradient is passed on to each of them."""
         if self.size == 1:
             return x
         total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
         return total
 
     def gather(self, x: Tensor) -> Tensor:
-        """Everyone's tensors (n, ...), n of any size, one after the other.
+        """The tensors (n, ...) of all processes, n of any size, concatenated.
 
-        What is computed of the result must be the same in every process: its gradient is then whole in each, and
-        this process's part of it goes on.
+        Every process must compute the same from the result. Its gradient is then complete in each of them, and this
+        process's part of it is passed on.
         """
         if self.size == 1:
             return x
@@ -74,7 +74,7 @@ class Team:
         return every
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up everyone's gradients in place."""
+        """Replace gradients by their sum over all processes."""
         if self.size == 1:
             return
         every = list(parameters)
@@ -99,10 +99,10 @@ class Team:
             try:
                 message = [json.dumps(action())]
             finally:
-                with _meeting():
+                with _collective():
                     dist.broadcast_object_list(message, src=0)
         else:
-            with _meeting():
+            with _collective():
                 dist.broadcast_object_list(message, src=0)
         if message[0] is None:
             raise SystemExit(1)
@@ -115,9 +115,9 @@ class Team:
         return results[0] if self.first else action()
 
     def wait(self) -> None:
-        """Go on when everyone is here."""
+        """Wait until all processes are here."""
         if self.size > 1:
-            with _meeting():
+            with _collective():
                 dist.barrier()
 
 
@@ -126,17 +126,17 @@ ALONE = Team()
 
 @contextmanager
 def joined() -> Iterator[Team]:
-    """The team that torchrun started this process for; a team of one without it.
+    """The team of processes that torchrun started; without torchrun a team of one.
 
     Raises:
-        DeviceError: where the processes do not find each other.
+        DeviceError: if the processes do not find each other.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
-    with _meeting():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    with _collective():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_LONGEST_WAIT)
     try:
         yield Team(dist.get_rank(), size)
     finally:
@@ -144,7 +144,7 @@ def joined() -> Iterator[Team]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU of this process where a GPU is asked for without a number, and several processes share a machine."""
+    """The GPU of this process, if several processes share a machine and "cuda" has no number."""
     if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
         return device
     own = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -199,9 +199,9 @@ class TeamNorm(nn.BatchNorm2d):
 
 
 class RunningStatistics:
-    """The running statistics of a module whose BatchNorms see the tiles of one process at a time.
+    """Joins the running statistics of BatchNorms that see the tiles of one process only.
 
-    They are those of one process that saw the tiles of the first process first, then those of the second, and so on.
+    The result is that of a single process that saw the tiles of the first process, then those of the second, and so on.
     """
 
     def __init__(self, module: nn.Module | None, team: Team) -> None:
@@ -210,35 +210,35 @@ class RunningStatistics:
         self._team = team
 
     def begin(self) -> None:
-        """Remember them before a step."""
+        """Save them before a step."""
         if self._norms:
-            self._before, self._seen_before = self._values(), self._seen()
+            self._before, self._batches_before = self._values(), self._batches()
 
     @torch.no_grad()
     def join(self) -> None:
-        """Put together what every process's step did to them: each decayed what was there and added its own."""
+        """Apply the update of every process in turn: each decays what was there and adds its own."""
         if not self._norms:
             return
-        own = self._seen() - self._seen_before
+        own = self._batches() - self._batches_before
         decay = (1 - (self._norms[0].momentum or 0.0)) ** own
         after = self._values()
         steps = self._team.gather(torch.cat([after - decay * self._before, after.new_tensor([decay, own])])[None])
         joined = self._before
         for step in steps:
             joined = joined * step[-2] + step[:-2]
-        seen = self._seen_before + round(float(steps[:, -1].sum()))
+        batches = self._batches_before + round(float(steps[:, -1].sum()))
         parts = iter(torch.split(joined, [n.num_features for n in self._norms for _ in range(2)]))
         for norm in self._norms:
             for buffer in (norm.running_mean, norm.running_var):
                 assert buffer is not None
                 buffer.copy_(next(parts))
             assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked.fill_(seen)
+            norm.num_batches_tracked.fill_(batches)
 
     def _values(self) -> Tensor:
         return torch.cat([x for n in self._norms for x in (n.running_mean, n.running_var) if x is not None])
 
-    def _seen(self) -> int:
+    def _batches(self) -> int:
         return int(self._norms[0].num_batches_tracked or 0)
 
 
@@ -262,7 +262,7 @@ class _Gather(torch.autograd.Function):
         padded = x.new_zeros((max(sizes), *x.shape[1:]))
         padded[: len(x)] = x
         parts = [torch.empty_like(padded) for _ in sizes]
-        with _meeting():
+        with _collective():
             dist.all_gather(parts, padded)
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
@@ -274,13 +274,13 @@ class _Gather(torch.autograd.Function):
 
 def _reduced(x: Tensor) -> Tensor:
     total = x.detach().clone(memory_format=torch.contiguous_format)
-    with _meeting():
+    with _collective():
         dist.all_reduce(total)
     return total
 
 
 @contextmanager
-def _meeting() -> Iterator[None]:
+def _collective() -> Iterator[None]:
     try:
         yield
     except (dist.DistError, RuntimeError) as error:

@@ -34,7 +34,7 @@ from glraster.training.steps import StepForm, StepLosses, meeting_windows, train
 
 @dataclass(frozen=True)
 class StepReport:
-    """One optimizer step: its number within the stage, of how many, what it measured, and the rate it used."""
+    """One optimizer step: its number in the stage, the stage's number of steps, losses and learning rate."""
 
     stage: str
     step: int
@@ -54,12 +54,12 @@ class Length:
 class Fit:
     """The state of training one stage of a network.
 
-    `model` is what moves, `averaged` the mean of its past that is validated and saved (the model itself without
-    averaging), `step` the number of steps done, `best` what the stage's best validation so far
-    measured. `team` are the processes that share every batch.
+    `model` is trained; `averaged`, the moving average of its weights, is validated and saved (the model itself without
+    averaging). `step` is the number of steps done, `best` the score of the best validation so far, `team` the processes
+    that share every batch.
 
     Raises:
-        UsageError: where a batch cannot be divided among them.
+        UsageError: if a batch cannot be divided among them.
     """
 
     def __init__(self, model: GLNet, stage: Stage, recipe: Recipe, length: Length, team: Team = ALONE) -> None:
@@ -168,7 +168,7 @@ class Fit:
         """Go on from a file that `save` wrote for the same stage.
 
         Raises:
-            ModelError: where the file is damaged or of another stage or network.
+            ModelError: if the file is damaged or of another stage or network.
         """
         state = read_checkpoint(path)
         try:
@@ -185,7 +185,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a training checkpoint without running anything in it.
 
     Raises:
-        ModelError: where it is damaged.
+        ModelError: if it is damaged.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -206,7 +206,7 @@ def check_division(mode: Mode, stage: Stage, recipe: Recipe, team: Team) -> int:
     """How many windows of a batch meet in one loss, which is divided evenly among a team.
 
     Raises:
-        UsageError: where it cannot be.
+        UsageError: if it cannot be.
     """
     windows = _meeting_windows(mode, stage, recipe)
     chunk = windows if windows > 1 else recipe.batch

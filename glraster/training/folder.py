@@ -23,12 +23,12 @@ from glraster.training.log import EventLog, ScoredWindow, write_picture
 
 
 class RunFolder:
-    """The files of one training, held by one process at a time.
+    """The files of one training, locked by one process at a time.
 
-    `settings.json` is what was asked for, `metrics.jsonl` has a line per step and validation, `events/STAGE` the same
-    for TensorBoard, `last.pt` is the checkpoint that a resumed training goes on from, `best.pt` that of the best
-    validation of a stage, `model.safetensors` the best model so far. What several files share is written in an order
-    that a killed training can be resumed from.
+    `settings.json` has the settings, `metrics.jsonl` a line per step and validation, `events/STAGE` the same for
+    TensorBoard. `last.pt` is the checkpoint from which a training resumes, `best.pt` that of the best validation of a
+    stage, `model.safetensors` the best model so far. Files are written in an order that a training can resume from,
+    whenever it is killed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class RunFolder:
         return self.path / f"model_{stage}.safetensors"
 
     def validations(self, stage: str) -> list[dict[str, Any]]:
-        """The validations of a stage so far, as they were noted."""
+        """The validations of a stage so far, from the metrics."""
         lines = self.metrics.read_text().splitlines(keepends=True) if self.metrics.exists() else []
         records = [json.loads(line) for line in lines if line.endswith("\n")]
         return [record for record in records if record["kind"] == "validation" and record["stage"] == stage]
@@ -52,10 +52,10 @@ class RunFolder:
         """Make the folder, or check that it holds the same training.
 
         Raises:
-            OutputError: where it holds one and `resume` is not asked for, or another one, or cannot be made, or another
-                process trains in it.
+            OutputError: if it holds a training and `resume` is off, or another training, or cannot be made, or
+                another process trains in it.
         """
-        told = json.loads(json.dumps(settings))
+        new = json.loads(json.dumps(settings))
         if not self.settings.exists():
             names = (self.metrics, self.last, self.best, self.path / "report.html", self.model)
             in_the_way = [path.name for path in (*names, *self.path.glob("model_*.safetensors")) if path.exists()]
@@ -63,24 +63,24 @@ class RunFolder:
                 raise OutputError(f"{self.path}: holds {in_the_way[0]}, but no training; choose another folder")
             with self._writing():
                 self.path.mkdir(parents=True, exist_ok=True)
-                self._hold()
+                self._take_lock()
                 with replacing(self.settings) as beside:
-                    beside.write_text(json.dumps(told, indent=1))
+                    beside.write_text(json.dumps(new, indent=1))
             return
         if not resume:
             raise OutputError(f"{self.path}: holds a training; go on with --resume, or choose another folder")
         with self._writing():
-            self._hold()
+            self._take_lock()
             for unfinished in self.path.glob(".*.tmp"):
                 unfinished.unlink()
-        known = self._known_settings()
-        changed = [key for key in {**known, **told} if known.get(key) != told.get(key)]
+        old = self._read_settings()
+        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if changed:
             raise OutputError(
                 f"{self.path}: holds another training, {', '.join(changed)} differ; choose another folder"
             )
 
-    def _known_settings(self) -> dict[str, Any]:
+    def _read_settings(self) -> dict[str, Any]:
         try:
             return dict(json.loads(self.settings.read_text()))
         except (ValueError, TypeError) as error:
@@ -90,28 +90,25 @@ class RunFolder:
             ) from error
 
     def begin_stage(self, stage: str, step: int) -> None:
-        """Get ready for the steps of a stage after `step`; what is noted of them already is dropped.
-
-        A resumed training does them again.
-        """
+        """Prepare for the steps of a stage after `step`, and drop what the metrics have of them: they are repeated."""
         with self._writing():
             if self.metrics.exists():
-                self._forget_after(stage, step)
+                self._truncate_metrics(stage, step)
             self._close_events()
             self._events = EventLog(self.path / "events" / stage, step)
 
-    def _forget_after(self, stage: str, step: int) -> None:
-        kept = []
+    def _truncate_metrics(self, stage: str, step: int) -> None:
+        earlier = []
         for line in self.metrics.read_text().splitlines(keepends=True):
             record = json.loads(line) if line.endswith("\n") else None
             if record is None or (record["stage"] == stage and record["step"] > step):
                 break
-            kept.append(line)
+            earlier.append(line)
         with replacing(self.metrics) as beside:
-            beside.write_text("".join(kept))
+            beside.write_text("".join(earlier))
 
     def note_step(self, report: StepReport) -> None:
-        """Note what a step measured."""
+        """Write the losses of a step to the metrics and curves."""
         terms = {name: sum(values) / len(values) for name, values in report.losses.terms.items()}
         record = {"kind": "step", "stage": report.stage, "step": report.step, "loss": report.losses.total}
         self._note(record | {"terms": terms, "learning_rate": report.learning_rate})
@@ -119,14 +116,14 @@ class RunFolder:
         self._plot(report.step, curves | {f"loss/{name}": value for name, value in terms.items()})
 
     def note_validation(self, record: Mapping[str, Any], classes: tuple[LandClass, ...]) -> None:
-        """Note a score: `stage`, `step`, `miou`, and `iou` of every class, None where there is none."""
+        """Write a score to the metrics and curves: `stage`, `step`, `miou`, and `iou` per class or None."""
         self._note({**record, "kind": "validation"})
         scores = zip(classes, record["iou"], strict=True)
         iou = {f"iou/{c.name}": score for c, score in scores if score is not None}
         self._plot(record["step"], {"miou": record["miou"], **iou})
 
     def save(self, fit: Fit, *, best: bool) -> None:
-        """Write the checkpoint to go on from, and keep it as the best one too."""
+        """Write the checkpoint to resume from, and keep it if it is the best so far."""
         with self._writing():
             if self._events is not None:
                 self._events.flush()
@@ -135,13 +132,13 @@ class RunFolder:
                 _link(self.last, self.best)
 
     def close(self) -> None:
-        """Let other processes have it."""
+        """Close the event file and release the lock."""
         self._close_events()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
-    def _hold(self) -> None:
+    def _take_lock(self) -> None:
         advice = "wait for its end, or choose another folder"
         self._lock = Lock(self.path, busy="another process trains in this folder", advice=advice)
 
@@ -162,7 +159,7 @@ class RunFolder:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Tell of a full disk or a lost permission in a line; what was written whole before stays."""
+        """Turn a full disk or a missing permission into an OutputError; files that were complete before stay."""
         try:
             yield
         except (OSError, RasterioError) as error:
@@ -181,13 +178,13 @@ class RunFolder:
                 self._events.add_picture(step, "validation", path, size)
 
     def keep_model(self, model: GLNet, spec: ModelSpec, stage: str) -> None:
-        """Write the best model of a stage so far, which is the best of the training until the next stage."""
+        """Write the best model of a stage so far; until the next stage it is the best of the training."""
         for path in (self.stage_model(stage), self.model):
             save(model, spec, path)
 
 
 class Bystander(RunFolder):
-    """The folder for the processes of a team that do not write: they only read."""
+    """The folder as seen by the other processes of a team, which read and never write."""
 
     def start(self, settings: Mapping[str, Any], *, resume: bool) -> None: ...
     def begin_stage(self, stage: str, step: int) -> None: ...
@@ -199,7 +196,7 @@ class Bystander(RunFolder):
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy where the file system has no second names."""
+    """Hard-link a file, or copy it if the file system has no hard links."""
     with replacing(target) as beside:
         beside.unlink(missing_ok=True)
         try:

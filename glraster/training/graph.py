@@ -1,7 +1,11 @@
-"""Cut a network's graph into parts that are gone back through one by one.
+"""Split the autograd graph of a network so that it is back-propagated piece by piece.
 
-A map that goes from one part to another is a leaf in the other: it collects its gradient there, and hands it on at
-the end.
+A map that goes from one piece to another is a leaf in the second: there it collects its gradient, from which the first
+is back-propagated at the end.
+
+    thumbnails -> guide -> maps | leaf -> local branch, sub-batch 1 -> loss
+                                | leaf -> local branch, sub-batch 2 -> loss
+    <- at the end, with the sum of the leaves' gradients
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ from torch import Tensor, nn
 from glraster.model.fpn import Maps, Shared
 
 Root = tuple[Tensor, Tensor | None]
-"""A tensor to go back from, and the gradient that arrived there; None for a loss."""
+"""A tensor to start back-propagation from, and its gradient; None for a loss."""
 
 
 def leaf(x: Tensor) -> Tensor:
-    """The same values as a leaf, which collects a gradient where the original wants one."""
+    """The same values as a leaf, which collects a gradient if the original needs one."""
     return x.detach().requires_grad_(x.requires_grad)
 
 
@@ -41,8 +45,8 @@ def nested(maps: Sequence[Tensor]) -> Shared:
     return tuple(tuple(maps[i : i + 4]) for i in range(0, len(maps), 4))
 
 
-def arrived(windows: Sequence[Sequence[Tensor]]) -> list[Tensor | None]:
-    """Per map, the gradients that arrived at its leaves in all windows, side by side; None where none did."""
+def leaf_gradients(windows: Sequence[Sequence[Tensor]]) -> list[Tensor | None]:
+    """The gradients of every map's leaves, concatenated over all windows; None if no leaf has one."""
     gradients: list[Tensor | None] = []
     for ends in zip(*windows, strict=True):
         parts = [end.grad for end in ends]
@@ -51,8 +55,8 @@ def arrived(windows: Sequence[Sequence[Tensor]]) -> list[Tensor | None]:
     return gradients
 
 
-def go_back(roots: Sequence[Root]) -> None:
-    """Go back from losses, and from maps that a gradient arrived at; from nothing else."""
+def backward(roots: Sequence[Root]) -> None:
+    """Back-propagate from losses and from maps with a gradient, in one pass; skip all others."""
     used = [(x, grad) for x, grad in roots if x.requires_grad and (grad is not None or x.dim() == 0)]
     if used:
         tensors, gradients = zip(*used, strict=True)
@@ -60,8 +64,8 @@ def go_back(roots: Sequence[Root]) -> None:
 
 
 @contextmanager
-def statistics_kept(branch: nn.Module | None) -> Iterator[None]:
-    """BatchNorm behaves as ever, but does not move its running statistics: the same tiles will pass once more."""
+def frozen_statistics(branch: nn.Module | None) -> Iterator[None]:
+    """Keep BatchNorm's running statistics as they are in training mode, for tiles that will pass once more."""
     norms = [module for module in (branch.modules() if branch else ()) if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.track_running_stats = False

@@ -14,7 +14,7 @@ from glraster.config import NODATA
 from glraster.errors import UsageError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits (N, C, h, w) and labels (N, h, w), uint8 or int64, to a scalar; 0 where no label counts."""
+"""Logits (N, C, h, w) and labels (N, h, w), uint8 or int64, to a scalar; 0 if no label counts."""
 
 Groups = Sequence[Sequence[int]]
 """For every label from C on, the classes that it stands for: a pixel is of one of them, and nobody knows of which."""
@@ -43,7 +43,7 @@ def make_loss(
         The loss.
 
     Raises:
-        UsageError: where the name is unknown, or the weights are not positive numbers.
+        UsageError: if the name is unknown, or the weights are not positive numbers.
     """
     parts = [part.strip() for part in name.split("+")]
     for part in parts:
@@ -162,10 +162,10 @@ def lovasz_softmax(logits: Tensor, labels: Tensor, class_weights: Tensor | None 
     p, y = _by_class(logits, labels, groups)
     # ignored pixels have error 0: they sort behind all others and weigh nothing
     errors, order = (y - p).abs().sort(1, descending=True)
-    found = y.gather(1, order).cumsum(1)
+    hits = y.gather(1, order).cumsum(1)
     ranks = torch.arange(1, y.shape[1] + 1, device=y.device)
-    total = found[:, -1:]
-    jaccard = 1 - (total - found) / (total + ranks - found)
+    total = hits[:, -1:]
+    jaccard = 1 - (total - hits) / (total + ranks - hits)
     steps = jaccard.diff(dim=1, prepend=jaccard.new_zeros(len(jaccard), 1))
     return _mean_of_present((errors * steps).sum(1), y, class_weights)
 

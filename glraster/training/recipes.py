@@ -28,7 +28,7 @@ class Recipe:
         tiles: rows and columns of tiles drawn from a window; None: all of them.
         loss: a name for `make_loss`. class_weights: how much classes count in it: "none" (all the same), "inverse" to
             their share of the training pixels, to the square root of that ("sqrt"), or one number per class.
-        adjust: how far the logits forget that some classes are common, 0 to 1; see `class_offsets`.
+        adjust: strength of logit adjustment, 0 to 1; see `class_offsets`.
         coarse_to_fine: for two classes and mode local, the local branch sees only tiles that touch the second class.
         optimizer: "adam" with the stage's rate and decay in the gradient, or "adamw" with this record's.
         schedule: "poly" (power 0.9) or "cosine"; warm_up steps rise to the full rate.
@@ -41,8 +41,8 @@ class Recipe:
         turns, zoom, colour, balance, blind: see `Augmentation`.
         shares: how often samples come from each of several catalogs, relative to each other; if empty, each scene is
             drawn in proportion to the square root of its area.
-        trust: shares, 0 to 1, by which tiles of a network of mode local may believe its guide; the one that scores best
-            on the val split is kept. See `scale_guide`.
+        trust: factors, 0 to 1, by which the guide's contribution to the logits of tiles may be scaled in mode local;
+            the one that scores best on the val split is used. See `scale_guide`.
         spread: standard deviation of new pyramid weights, as a multiple of 1 / sqrt(fan in); 0: the authors' 0.01.
         normalise: whether the network sees values less the training data's mean, over their standard deviation.
     """
@@ -137,11 +137,11 @@ def choose_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}: use {' or '.join(RECIPES)}")
     recipe, problems = RECIPES[name], []
-    known = {field.name for field in fields(Recipe)}
+    keys = {field.name for field in fields(Recipe)}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or key not in known:
-            problems.append(f"{setting!r} (keys: {', '.join(sorted(known))})")
+        if not equals or key not in keys:
+            problems.append(f"{setting!r} (keys: {', '.join(sorted(keys))})")
             continue
         try:
             recipe = replace(recipe, **{key: _parsed(key, yaml.safe_load(text))})
@@ -168,7 +168,7 @@ def architecture_settings(text: str) -> tuple[str, ...]:
     """`key=value` settings of a network in words: "resnet50", or "resnet18,width=64,mode=full".
 
     Raises:
-        UsageError: where a word is no backbone and no setting of a network.
+        UsageError: if a word is no backbone and no setting of a network.
     """
     settings = []
     for part in text.split(","):

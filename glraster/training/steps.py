@@ -22,7 +22,7 @@ from glraster.raster.grid import Axis
 from glraster.segmentation.foreground import FOREGROUND, foreground_tiles
 from glraster.training.dataset import Sample
 from glraster.training.ddp import ALONE, Team
-from glraster.training.graph import Root, arrived, flat, go_back, leaf, nested, statistics_kept, window_leaves
+from glraster.training.graph import Root, backward, flat, frozen_statistics, leaf, leaf_gradients, nested, window_leaves
 from glraster.training.losses import Loss, resize_labels
 from glraster.training.stages import Stage, Weights
 
@@ -164,11 +164,11 @@ def tiles_with_foreground(sample: Sample, guide_logits: Tensor) -> list[int]:
 
     Without the label, the local branch would never learn what the guide misses.
     """
-    tiling, seen = sample.tiling, guide_logits[0].argmax(0).cpu() == FOREGROUND
-    truth = resize_labels(sample.thumbnail_label[None], seen.shape)[0].cpu() == FOREGROUND
+    tiling, predicted = sample.tiling, guide_logits[0].argmax(0).cpu() == FOREGROUND
+    truth = resize_labels(sample.thumbnail_label[None], predicted.shape)[0].cpu() == FOREGROUND
     rows = Axis(tiling.height, tiling.tile_height, tiling.tops)
     columns = Axis(tiling.width, tiling.tile_width, tiling.lefts)
-    touching = foreground_tiles((seen | truth).numpy(), rows, columns)
+    touching = foreground_tiles((predicted | truth).numpy(), rows, columns)
     return [int(i) for i in torch.from_numpy(touching).flatten().nonzero()[:, 0]]
 
 
@@ -210,8 +210,8 @@ class _Step:
         elif self._model.local is not None:
             for runs in self._sub_batches(guides, used_tiles):
                 self._run_tiles(runs)
-        gradients = arrived([flat(guide.shared, guide.ps3) for guide in guides])
-        go_back([(head, None), *zip(flat(whole.shared, whole.ps3), gradients, strict=True)])
+        gradients = leaf_gradients([flat(guide.shared, guide.ps3) for guide in guides])
+        backward([(head, None), *zip(flat(whole.shared, whole.ps3), gradients, strict=True)])
         return self._result()
 
     def _run_alone(self) -> StepLosses:
@@ -261,7 +261,7 @@ class _Step:
             logits = self._model.tile_votes(maps.ps3) + torch.cat(context)
             aggregated = self._score("aggregated", logits, labels, share)
             total = total + aggregated + self._compare(maps.ps3, guided, share)
-        go_back([(total, None)])
+        backward([(total, None)])
 
     def _run_full(self, guides: list[Maps]) -> None:
         """Mode full: tiles, without a graph; the refined branch, on all windows; tiles once more, with their graph."""
@@ -274,7 +274,7 @@ class _Step:
         contexts = [leaf(part) for part in torch.split(whole.ps3, 1)]
         for sample, one, context in zip(self._samples, swept, contexts, strict=True):
             self._vote(sample, one, context)
-        go_back([(head, None), (whole.ps3, arrived([[context] for context in contexts])[0])])
+        backward([(head, None), (whole.ps3, leaf_gradients([[context] for context in contexts])[0])])
         for i, (sample, guide, one) in enumerate(zip(self._samples, guides, swept, strict=True)):
             pulls = [level.grad[i : i + 1] for level in merged if level.grad is not None]
             self._sweep_back(sample, guide, one, pulls)
@@ -284,7 +284,7 @@ class _Step:
         """The first pass over the tiles of a window."""
         collage = Collage(sample.tiling, guide.shared)
         votes, parked = [], []
-        with statistics_kept(self._model.local):
+        with frozen_statistics(self._model.local):
             for first, maps, _ in self._local_maps(sample, guide):
                 collage.add(maps.shared, first)
                 votes.append(self._model.tile_votes(maps.ps3).requires_grad_())
@@ -299,7 +299,7 @@ class _Step:
             first = i * self._sub_batch
             labels = sample.tile_labels[first : first + len(votes)]
             logits = votes + self._model.window_votes(context, sample.tiling, first, votes.shape)
-            go_back([(self._score("aggregated", logits, labels, self._share(labels)), None)])
+            backward([(self._score("aggregated", logits, labels, self._share(labels)), None)])
 
     def _sweep_back(self, sample: Sample, guide: Maps, swept: _Swept, pulls: list[Tensor]) -> None:
         """The second pass: bring the gradients of the votes and of the merged maps into the tiles.
@@ -309,7 +309,7 @@ class _Step:
         """
         if self._parks:
             for votes, ps3 in zip(swept.votes, swept.ps3, strict=True):
-                go_back([(self._model.tile_votes(ps3.to(self._device)), votes.grad)])
+                backward([(self._model.tile_votes(ps3.to(self._device)), votes.grad)])
             return
         sizes = [(pull.shape[-2], pull.shape[-1]) for pull in pulls]
         pulls = [g / sample.tiling.overlap(size).to(g.device) for g, size in zip(pulls, sizes, strict=True)]
@@ -322,7 +322,7 @@ class _Step:
             for level, pull in zip(flat(maps.shared) if pulls else (), pulls, strict=True):
                 cut = crop(pull, sample.tiling, first, len(labels))
                 roots.append((resize(level, cut.shape[-2:]), cut))
-            go_back(roots)
+            backward(roots)
             del maps, roots
 
     @property
