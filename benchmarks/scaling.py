@@ -19,17 +19,16 @@ import cloudpickle
 import numpy as np
 import rasterio
 
+from glraster.cluster.worker import Opening, Work, as_json
 from glraster.model.checkpoint import model_path
 from glraster.raster.source import gdal_session
 from glraster.segmentation.assemble import Assembly
-from glraster.segmentation.job import prepared
+from glraster.segmentation.distributed import WindowsResult, WindowsTask, compute_task, open_scene, scene_call
+from glraster.segmentation.job import segment_job
 from glraster.segmentation.parts import PartFolder
 from glraster.segmentation.windows import WindowCounts
-from glraster.segmentation.worker import Finished, WindowsTask, call_of
 from glraster.segmentation.write_map import BLOCK
-from glraster.vector import distributed as band_worker
-from glraster.vector.bands import Tracing, row_metrics
-from glraster.vector.distributed import BandTask
+from glraster.vector.bands import MaskRasters, band_tasks, measure_band, row_metrics, trace_band
 from glraster.vector.job import VectorizeOptions
 from glraster.vector.job import prepared as prepared_mask
 from glraster.vector.sieve import new_values
@@ -50,7 +49,7 @@ def main(side: int) -> None:
     with tempfile.TemporaryDirectory() as name, gdal_session():
         folder = Path(name)
         draw(folder / "scene.tif", side)
-        with prepared(str(folder / "scene.tif"), folder / "mask.tif", model_path(None), None) as job:
+        with segment_job(str(folder / "scene.tif"), folder / "mask.tif", model_path(None), None) as job:
             measure(job, folder)
 
 
@@ -58,7 +57,7 @@ def measure(job, folder: Path) -> None:
     predictor = job.predictor()
     parts = PartFolder(folder, job.spec.architecture.classes)
     spent = dict.fromkeys(("read", "compute", "write"), 0.0)
-    for place in job.plan.wanted:
+    for place in job.plan.places:
         marks = [time.perf_counter()]
         image, _ = job.scene.read(job.plan.windows.window(*place))
         marks.append(time.perf_counter())
@@ -73,16 +72,17 @@ def measure(job, folder: Path) -> None:
     for block in job.plan.region.blocks(*BLOCK):
         assembly.scores(block)
     assembled = time.perf_counter() - started
-    windows, (height, width) = len(job.plan.wanted), job.plan.window_px
-    task = WindowsTask(call_of(job), job.fingerprint(), folder, "0" * 32, job.plan.wanted[:8])
-    answer = Finished(WindowCounts(done=8), "tcp://127.0.0.1:40000", 1)
+    windows, (height, width) = len(job.plan.places), job.plan.window_px
+    task = WindowsTask(str(folder), "0" * 32, job.plan.places[:8])
+    work = Work(compute_task, Opening(open_scene, scene_call(job)), as_json(job.fingerprint()), task)
+    answer = WindowsResult(WindowCounts(done=8), "tcp://127.0.0.1:40000", 1)
     pixels, on_disk = job.plan.region.size, (folder / "scene.tif").stat().st_size
     print(f"{windows} windows of {width} x {height} px, {pixels / windows / 1e6:.2f} MPx of the scene each")
     print(f"seconds per window: {', '.join(f'{step} {s / windows:.3f}' for step, s in spent.items())}")
     print(f"seconds per window: assembly {assembled / windows:.3f}, {pixels / assembled / 1e6:.1f} MPx/s")
     print(f"pixels per window: {image.nbytes / 1e6:.2f} MB; of the file: {on_disk / windows / 1e6:.2f} MB")
     print(f"part: {parts.file(*place).stat().st_size / 1e6:.3f} MB")
-    print(f"task of 8 windows: {len(cloudpickle.dumps(task))} bytes, answer: {len(cloudpickle.dumps(answer))} bytes")
+    print(f"task of 8 windows: {len(cloudpickle.dumps(work))} bytes, answer: {len(cloudpickle.dumps(answer))} bytes")
 
 
 def draw_mask(path: Path, side: int) -> None:
@@ -131,25 +131,21 @@ def bands_cost(mask: Path, options: VectorizeOptions) -> str:
 
     output = mask.with_name("polygons.gpkg")
     with prepared_mask(str(mask), str(output), options) as job:
-        call, here = band_worker.call_of(job), band_worker.fingerprint(job.mask, None)
-        first = BandTask(call, here, Tracing.of(job), job.mask.region.top)
-        tops = range(job.mask.region.top, job.mask.region.bottom, first.tracing.rows)
-        tasks = [replace(first, top=top) for top in tops]
+        rasters, tasks = MaskRasters(job.mask, None), list(band_tasks(job))
         if options.min_area_m2:
             sizes = row_metrics(job)
-            parts = [timed("measure", band_worker.measure, replace(task, metrics=sizes)) for task in tasks]
+            parts = [timed("measure", measure_band, rasters, replace(task, metrics=sizes)) for task in tasks]
             sent["parts"] = len(pickle.dumps(parts))
             merged = timed("client", new_values, parts, job.mask.blank, options.min_area_m2)
             tasks = [replace(task, values=new.astype(job.mask.pixel)) for task, new in zip(tasks, merged, strict=True)]
             sent["values"] = sum(task.values.nbytes for task in tasks)
-        bands = [timed("trace", band_worker.trace, task) for task in tasks]
+        bands = [timed("trace", trace_band, rasters, task) for task in tasks]
         sent["band"] = len(pickle.dumps(bands))
         timed("client", _write_file, job, _batches(job, iter(bands), _Tally(), lambda *_: None), _Tally())
-    band_worker._masks.close()
     count, side = len(tasks), job.mask.region.width
     seconds = ", ".join(f"{step} {s / count:.3f}" for step, s in spent.items())
     sizes_told = ", ".join(f"{what} {n / count / 1e6:.2f}" for what, n in sent.items())
-    return f"{count} bands of {first.tracing.rows} x {side} px; seconds per band: {seconds}; MB per band: {sizes_told}"
+    return f"{count} bands of {tasks[0].rows} x {side} px; seconds per band: {seconds}; MB per band: {sizes_told}"
 
 
 if __name__ == "__main__":

@@ -87,10 +87,19 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> T
     return Tolerance(float(match[1]), "px" if match[2] == "px" else "m")
 
 
-def cluster(scheduler: str | None, workers: int | None) -> AbstractContextManager[Cluster | None]:
-    """The workers that --scheduler or --workers ask for; None without these options: this process computes."""
+def cluster(
+    scheduler: str | None, workers: int | None, *, gpus: bool = False
+) -> AbstractContextManager[Cluster | None]:
+    """The workers that --scheduler or --workers ask for; None without these options: this process computes.
+
+    With `gpus`, processes that are started share those of this machine.
+    """
     if scheduler is None and workers is None:
         return nullcontext()
+    if gpus:
+        from glraster.segmentation.distributed import connect
+
+        return connect(scheduler, workers)
     from glraster.cluster.client import connected
 
     return connected(scheduler, workers)

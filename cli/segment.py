@@ -137,7 +137,7 @@ def command(
     else:
         further.check(call)
     keep_freed_memory()
-    with options.cluster(scheduler, workers) as cluster:
+    with options.cluster(scheduler, workers, gpus=True) as cluster:
         run = _segment_scenes if call.several else _segment_scene
         return run(call, cluster, as_json, quiet)
 

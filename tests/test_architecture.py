@@ -29,11 +29,12 @@ LEVELS = {
     "locks": -1,
     "errors": -2,
     "process": 0,
+    "runner": 0,
     "config": 0,
     "_version": 0,
 }
 MODULES = sorted([*ROOT.glob("glraster/**/*.py"), *ROOT.glob("cli/**/*.py")])
-TORCH_ROOMS = {"cluster", "interchange", "model", "segmentation", "training", "evaluation", "reporting"}
+TORCH_ROOMS = {"interchange", "model", "segmentation", "training", "evaluation", "reporting"}
 
 
 def room(module: str) -> str | None:

@@ -288,7 +288,7 @@ def connect(scheduler: str | None = None, *, workers: int | None = None) -> Iter
     Raises:
         ClusterError: if the scheduler does not answer, or the processes do not start.
     """
-    from glraster.cluster.client import connected
+    from glraster.segmentation.distributed import connect as connect_with_gpus
 
-    with connected(scheduler, workers) as cluster:
+    with connect_with_gpus(scheduler, workers) as cluster:
         yield cluster

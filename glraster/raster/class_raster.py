@@ -181,26 +181,25 @@ class ClassRaster(ValueRaster):
         rows = max(1, BAND_PX // self.columns)
         return int(min(max(block, rows // block * block), self.region.height))
 
-    def bands(self, rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """The pixels from top to bottom: the first row, and (1 + rows, columns) values with the row above the band.
+    def band(self, top: int, rows: int, above: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """The pixels of the `rows` rows from row `top` on, or of those that are left, below the row above them.
 
-        Memory: one band. A region of 3 rows and 4 columns in bands of 2 rows, `.` is blank:
+        The rim around the region is blank, and so is a row at the end of the last band. A region of 3 rows and 4
+        columns in bands of 2 rows, `.` is blank:
 
             . . . . . .  row above        . 5 5 7 7 .  row above: the last of the band before
             . 1 1 2 2 .  first row        . 8 8 8 8 .  first row
             . 5 5 7 7 .                   . . . . . .  blank row at the region's end
-        """
-        above: npt.NDArray[Any] | None = None
-        for top in range(self.region.top, self.region.bottom, rows):
-            height = min(rows, self.region.bottom - top)
-            pixels = self._with_rim(top, height, above)
-            above = pixels[height].copy()
-            yield top, pixels
 
-    def band(self, top: int, rows: int) -> npt.NDArray[Any]:
-        """The one of the `bands` of `rows` rows that begins at row `top`."""
-        above = None
-        if top > self.region.top:
+        Args:
+            top: a row of the region.
+            rows: of the band.
+            above: the row above it, (columns,), if it is known from the band before.
+
+        Returns:
+            (1 + rows, columns), one row more in the last band. Memory: the band.
+        """
+        if above is None and top > self.region.top:
             above = self._with_rim(top - 1, 1, None)[1]
         return self._with_rim(top, min(rows, self.region.bottom - top), above)
 

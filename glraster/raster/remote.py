@@ -47,7 +47,10 @@ _ADVICE = (
     ),
     (r"\b404\b|NoSuch|does not exist", "its server knows no such file; check the address"),
     (r"\b(429|5\d\d)\b", "its server fails; try again later"),
-    (r"connect|resolve|time|slow|curl", "its server does not answer; check the address and the network"),
+    (
+        r"connect|resolve|time|slow|curl|sending request",
+        "its server does not answer; check the address and the network",
+    ),
 )
 """Patterns of GDAL's messages about the network, and what to do about each."""
 

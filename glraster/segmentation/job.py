@@ -32,7 +32,7 @@ from glraster.segmentation.device import (
 )
 from glraster.segmentation.journal import published
 from glraster.segmentation.parts import check_place, parts_store
-from glraster.segmentation.plan import Plan
+from glraster.segmentation.plan import WindowPlan
 from glraster.segmentation.predict import Predictor, TileForm
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class SegmentOptions:
 
 
 @dataclass(frozen=True)
-class Job:
+class SegmentJob:
     """A checked call: open scene, chosen settings, and what is to be computed."""
 
     scene: Scene
@@ -105,7 +105,7 @@ class Job:
     device: torch.device
     batch: int
     dtype: torch.dtype
-    plan: Plan
+    plan: WindowPlan
 
     @property
     def context_px(self) -> int:
@@ -152,9 +152,9 @@ class Job:
 
 
 @contextmanager
-def prepared(
+def segment_job(
     scene_path: str, output: Path, model_path: Path, options: SegmentOptions | None, *, role: Role = "alone"
-) -> Iterator[Job]:
+) -> Iterator[SegmentJob]:
     """Check the call from the cheapest mistake to the dearest and open the scene."""
     chosen = options or SegmentOptions()
     if chosen.merge == "paper" and role == "client":
@@ -173,7 +173,7 @@ def prepared(
             check_creation_options(chosen.creation_options)
         _choose_working_grid(scene, chosen, spec)
         scene.stretch = _choose_stretch(scene, chosen, spec)
-        yield Job(
+        yield SegmentJob(
             scene=scene,
             output=output,
             model_path=model_path,
@@ -271,7 +271,7 @@ def _choose_stretch(scene: Scene, options: SegmentOptions, spec: ModelSpec) -> S
     return Stretch(low, high, spec.scale)
 
 
-def _lay_windows(scene: Scene, options: SegmentOptions, spec: ModelSpec, tiles: TileForm) -> Plan:
+def _lay_windows(scene: Scene, options: SegmentOptions, spec: ModelSpec, tiles: TileForm) -> WindowPlan:
     region = scene.extent
     if options.bounds is not None:
         region = bounds_window(options.bounds, scene.transform, *scene.shape)
@@ -290,4 +290,4 @@ def _lay_windows(scene: Scene, options: SegmentOptions, spec: ModelSpec, tiles: 
     overlap = tiles.overlap_px if spec.architecture.mode == "tiles" else None
     rows, columns = (context_axis(side, context, tiles.tile_px, overlap) for side in sides)
     windows = WindowGrid(rows, columns)
-    return Plan(region, windows, windows.touching(scene.grid.to_working(region)), tiles, context)
+    return WindowPlan(region, windows, windows.touching(scene.grid.to_working(region)), tiles, context)

@@ -18,18 +18,21 @@ from glraster.segmentation.predict import TileForm
 
 _BYTES_PER_LOGIT = 2
 
+WindowPlace = tuple[int, int]
+"""Row and column of a window among those of a scene."""
+
 
 @dataclass(frozen=True)
-class Plan:
+class WindowPlan:
     """The context windows of a segmentation.
 
-    `region` is the part of the scene to be mapped, in scene pixels; `wanted` the (row, column) of the windows of
-    `windows` that it needs; `tiles` how each is cut; `context_px` the extent that a whole thumbnail stands for.
+    `region` is the part of the scene to be mapped, in scene pixels; `places` those of the `windows` that it needs;
+    `tiles` how each is cut; `context_px` the extent that a whole thumbnail stands for.
     """
 
     region: Window
     windows: WindowGrid
-    wanted: tuple[tuple[int, int], ...]
+    places: tuple[WindowPlace, ...]
     tiles: TileForm
     context_px: int
 
@@ -39,14 +42,20 @@ class Plan:
         return self.windows.rows.length, self.windows.columns.length
 
     @property
+    def window_cells(self) -> tuple[int, int]:
+        """Rows and columns of cells of every window."""
+        height, width = self.window_px
+        return height // STRIDE, width // STRIDE
+
+    @property
     def tiles_per_window(self) -> int:
         rows, columns = self.tiles.tiling(*self.window_px)
         return len(rows.offsets) * len(columns.offsets)
 
     def parts_bytes(self, classes: int) -> int:
         """Disk space that the parts will take."""
-        height, width = self.window_px
-        return len(self.wanted) * classes * (height // STRIDE) * (width // STRIDE) * _BYTES_PER_LOGIT
+        rows, columns = self.window_cells
+        return len(self.places) * classes * rows * columns * _BYTES_PER_LOGIT
 
 
 @dataclass(frozen=True)
@@ -65,17 +74,19 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(plan: Plan, spec: ModelSpec, branch: Branch, batch: int, device: torch.device, views: int) -> Estimate:
+def estimate(
+    plan: WindowPlan, spec: ModelSpec, branch: Branch, batch: int, device: torch.device, views: int
+) -> Estimate:
     """Estimate the cost of a plan from the network's operation count and a moment's measurement of the device."""
     thumbnail = max(1, round(max(plan.window_px) * spec.thumbnail_px / plan.context_px))
     tiles = 0 if branch == "global" else plan.tiles_per_window
-    flop = views * len(plan.wanted) * _window_flop(plan, spec, branch, thumbnail)
+    flop = views * len(plan.places) * _window_flop(plan, spec, branch, thumbnail)
     height, width = plan.window_px
     window_bytes = 6 * height * width * spec.architecture.bands
     canvas_bytes = 4 * spec.architecture.classes * (tiles * plan.tiles.tile_px**2 + height * width) // STRIDE**2
     return Estimate(
-        windows=len(plan.wanted),
-        tiles=views * tiles * len(plan.wanted),
+        windows=len(plan.places),
+        tiles=views * tiles * len(plan.places),
         tera_flop=flop / 1e12,
         parts_bytes=plan.parts_bytes(spec.architecture.classes),
         memory_bytes=400 * 2**20 + window_bytes + canvas_bytes + _network_bytes(plan, spec, batch),
@@ -83,7 +94,7 @@ def estimate(plan: Plan, spec: ModelSpec, branch: Branch, batch: int, device: to
     )
 
 
-def _window_flop(plan: Plan, spec: ModelSpec, branch: Branch, thumbnail: int) -> int:
+def _window_flop(plan: WindowPlan, spec: ModelSpec, branch: Branch, thumbnail: int) -> int:
     """Floating-point operations for one window, counted on tensors without storage."""
     with torch.device("meta"), torch.inference_mode():
         model = GLNet(spec.architecture).eval()
@@ -101,7 +112,7 @@ def _window_flop(plan: Plan, spec: ModelSpec, branch: Branch, thumbnail: int) ->
     return int(counter.get_total_flops())
 
 
-def _network_bytes(plan: Plan, spec: ModelSpec, batch: int) -> int:
+def _network_bytes(plan: WindowPlan, spec: ModelSpec, batch: int) -> int:
     """Weights, and the widest maps that are alive together in a pyramid at quarter resolution."""
     with torch.device("meta"):
         weights = sum(p.numel() for p in GLNet(spec.architecture).parameters())

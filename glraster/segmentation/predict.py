@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -21,8 +22,10 @@ from glraster.raster.resize import thumbnail
 from glraster.segmentation.device import DeviceMemoryError
 from glraster.segmentation.foreground import FOREGROUND, foreground_tiles
 
+log = logging.getLogger(__name__)
+
 Image = npt.NDArray[Any]
-Place = tuple[int, int]
+TilePlace = tuple[int, int]
 """Row and column of a tile among those of its window."""
 
 
@@ -165,7 +168,7 @@ class Predictor:
         assert total is not None
         return total / len(views)
 
-    def _votes(self, pixels: Tensor, small: Tensor, blend: _Blend) -> Iterator[tuple[Place, Tensor]]:
+    def _votes(self, pixels: Tensor, small: Tensor, blend: _Blend) -> Iterator[tuple[TilePlace, Tensor]]:
         """Places and logits of the tiles that the local branch classes; what it skips is left to the guide."""
         rows, columns = blend.rows, blend.columns
         if not self.coarse_to_fine:
@@ -191,13 +194,15 @@ class Predictor:
             total[:, top : top + rows.length, left : left + columns.length] += patch
         return total
 
-    def _tile_logits(self, pixels: Tensor, small: Tensor, rows: Axis, columns: Axis) -> Iterator[tuple[Place, Tensor]]:
-        """Place and logits (classes, h, w) of every tile, row by row."""
+    def _tile_logits(
+        self, pixels: Tensor, small: Tensor, rows: Axis, columns: Axis
+    ) -> Iterator[tuple[TilePlace, Tensor]]:
+        """TilePlace and logits (classes, h, w) of every tile, row by row."""
         places = _places(rows, columns)
         batches = self._batches(pixels, places, rows, columns)
         return _one_by_one(places, self.model.tile_logits(small, batches, _tiling(rows, columns), self.branch))
 
-    def _batches(self, pixels: Tensor, places: Sequence[Place], rows: Axis, columns: Axis) -> Iterator[Tensor]:
+    def _batches(self, pixels: Tensor, places: Sequence[TilePlace], rows: Axis, columns: Axis) -> Iterator[Tensor]:
         for start in range(0, len(places), self.batch):
             corners = [(rows.offsets[r], columns.offsets[c]) for r, c in places[start : start + self.batch]]
             tiles = [pixels[:, y : y + rows.length, x : x + columns.length] for y, x in corners]
@@ -221,6 +226,31 @@ class Predictor:
         return (pixels.float() / self.spec.scale - mean) / std
 
 
+def fitting_scores(predictor: Predictor, image: Image, small: Image | None = None) -> tuple[WindowScores, Predictor]:
+    """Scores of a window, with half the batch as often as the device runs out of memory.
+
+    Args:
+        predictor: how to begin.
+        image, small: see `Predictor.window_scores`.
+
+    Returns:
+        The scores, and the predictor whose batch fits.
+
+    Raises:
+        DeviceMemoryError: if a single tile is too large.
+    """
+    while True:
+        try:
+            return predictor.window_scores(image, small), predictor
+        except DeviceMemoryError:
+            if predictor.batch == 1:
+                raise
+        predictor = replace(predictor, batch=predictor.batch // 2)
+        log.warning("%s is out of memory; going on with %d tiles at a time", predictor.device, predictor.batch)
+        if predictor.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
 class _Blend:
     """The scores of a window's cells, to which tiles add theirs with weights that sum to one at every cell."""
 
@@ -230,7 +260,7 @@ class _Blend:
         self.added = self.left = 0
         self._weights = [[torch.from_numpy(w).to(device) for w in axis.weights] for axis in tiling]
 
-    def add(self, place: Place, logits: Tensor) -> None:
+    def add(self, place: TilePlace, logits: Tensor) -> None:
         """Add the logits (classes, h, w) of a tile."""
         fade, rows, columns = self._fade(place)
         self.cells[:, rows, columns] += logits * fade
@@ -250,7 +280,7 @@ class _Blend:
         if self.left:
             self.cells += F.interpolate(logits, self.cells.shape[1:], mode="bilinear")[0] * share
 
-    def _fade(self, place: Place) -> tuple[Tensor, slice, slice]:
+    def _fade(self, place: TilePlace) -> tuple[Tensor, slice, slice]:
         """Weights of a tile's cells, and where these lie."""
         rows, columns = (
             slice(axis.offsets[i] // STRIDE, axis.offsets[i] // STRIDE + axis.length // STRIDE)
@@ -259,7 +289,7 @@ class _Blend:
         return self._weights[0][place[0]][:, None] * self._weights[1][place[1]], rows, columns
 
 
-def _places(rows: Axis, columns: Axis) -> list[Place]:
+def _places(rows: Axis, columns: Axis) -> list[TilePlace]:
     return [(row, column) for row in range(len(rows.offsets)) for column in range(len(columns.offsets))]
 
 
@@ -267,7 +297,7 @@ def _tiling(rows: Axis, columns: Axis) -> Tiling:
     return Tiling(rows.side, columns.side, rows.length, columns.length, rows.offsets, columns.offsets)
 
 
-def _one_by_one(places: Sequence[Place], logits: Iterator[Tensor]) -> Iterator[tuple[Place, Tensor]]:
+def _one_by_one(places: Sequence[TilePlace], logits: Iterator[Tensor]) -> Iterator[tuple[TilePlace, Tensor]]:
     return zip(places, (tile.float() for batch in logits for tile in batch), strict=True)
 
 

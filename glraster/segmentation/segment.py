@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,22 @@ from glraster.errors import GlrasterError, OutputError
 from glraster.files import check_space, held, staging_folder
 from glraster.model.checkpoint import model_path
 from glraster.raster.source import gdal_session
-from glraster.segmentation.assemble import Assembly, ScoreArray
-from glraster.segmentation.behind import Arrivals, written_behind
-from glraster.segmentation.distributed import WindowCrew
-from glraster.segmentation.job import Job, SegmentOptions, prepared
+from glraster.segmentation.assemble import ScoreArray
+from glraster.segmentation.distributed import ClusterWindows
+from glraster.segmentation.job import Role, SegmentJob, SegmentOptions, segment_job
 from glraster.segmentation.journal import Journal
 from glraster.segmentation.parts import Parts, parts_in, parts_store
 from glraster.segmentation.plan import Estimate, estimate
-from glraster.segmentation.stores import FolderStore
-from glraster.segmentation.windows import ThisProcess, WindowCounts, finished_places
-from glraster.segmentation.write_map import ClassArea, MapContent, Progress, ProgressCallback, write_map
+from glraster.segmentation.stores import FolderStore, Store
+from glraster.segmentation.windows import LocalWindows, WindowCounts
+from glraster.segmentation.write_map import (
+    ClassArea,
+    MapBehindWindows,
+    MapContent,
+    Progress,
+    ProgressCallback,
+    write_map,
+)
 
 __all__ = ["ClassArea", "Progress", "SegmentOptions", "SegmentResult", "plan_segment", "segment"]
 
@@ -98,30 +103,28 @@ def segment(
     Memory depends on the context window, the tile and the network, not on the scene.
     """
     started = time.perf_counter()
-    crew = ThisProcess() if cluster is None else WindowCrew(cluster)
-    with gdal_session(), prepared(os.fspath(scene), Path(output), model_path(model), options, role=crew.role) as job:
-        report = progress or (lambda _: None)
+    role: Role = "alone" if cluster is None else "client"
+    with gdal_session(), segment_job(os.fspath(scene), Path(output), model_path(model), options, role=role) as job:
+        windows = LocalWindows(job) if cluster is None else ClusterWindows(job, cluster)
         store = parts_store(job.output, job.options.parts)
-        if job.options.merge == "smooth" and not job.options.resume:
-            parts_bytes = job.plan.parts_bytes(job.spec.architecture.classes)
-            if isinstance(store, FolderStore):
-                check_space(store.path if job.options.parts else job.output, parts_bytes, certain=job.scene.all_valid)
-        fingerprint = crew.fingerprint(job)
+        _check_space(job, store)
         resume, overwrite = job.options.resume, job.options.overwrite
-        with Journal(
-            staging_folder(job.output), fingerprint, resume=resume, overwrite=overwrite, store=store
-        ) as journal:
-            windows, content = _map(
-                job, journal, lambda parts, tell: crew.compute(job, parts, fingerprint, tell), report
-            )
+        with (
+            Journal(
+                staging_folder(job.output), windows.fingerprint, resume=resume, overwrite=overwrite, store=store
+            ) as journal,
+            held(path for path in (job.options.confidence, job.options.probabilities) if path is not None),
+        ):
+            compute = _compute_paper if job.options.merge == "paper" else _compute
+            counts, content = compute(job, windows, journal, progress or (lambda _: None))
             journal.discard()
         cost = _Cost(
             time.perf_counter() - started,
-            crew.peak_memory_bytes,
-            crew.describe(fingerprint),
-            str(fingerprint["precision"]),
+            windows.peak_memory_bytes,
+            windows.device,
+            str(windows.fingerprint["precision"]),
         )
-        return _result(job, windows, content, cost)
+        return _result(job, counts, content, cost)
 
 
 def plan_segment(
@@ -131,95 +134,64 @@ def plan_segment(
     options: SegmentOptions | None = None,
 ) -> Estimate:
     """Check everything `segment` would check and estimate its cost; compute and write nothing."""
-    with gdal_session(), prepared(os.fspath(scene), Path(output), model_path(model), options) as job:
+    with gdal_session(), segment_job(os.fspath(scene), Path(output), model_path(model), options) as job:
         views = 8 if job.options.tta else 1
         return estimate(job.plan, job.spec, job.branch, job.batch, job.device, views)
 
 
-_Tell = Callable[[int, int], None]
+def _check_space(job: SegmentJob, store: Store) -> None:
+    if job.options.merge == "smooth" and not job.options.resume and isinstance(store, FolderStore):
+        needed_bytes = job.plan.parts_bytes(job.spec.architecture.classes)
+        check_space(store.path if job.options.parts else job.output, needed_bytes, certain=job.scene.all_valid)
 
 
-def _map(
-    job: Job, journal: Journal, compute: Callable[[Parts, _Tell], WindowCounts], report: ProgressCallback
+def _compute(
+    job: SegmentJob, windows: LocalWindows | ClusterWindows, journal: Journal, progress: ProgressCallback
 ) -> tuple[WindowCounts, MapContent]:
-    """Compute and write the map; no other process touches its outputs meanwhile."""
-    with held(path for path in (job.options.confidence, job.options.probabilities) if path is not None):
-        if job.options.merge == "paper":
-            windows, scores = _paper_scores(job)
-            return windows, write_map(job, journal, scores, report)
-        parts = parts_in(journal.store, job.spec.architecture.classes, journal.folder)
-        with _kept_parts(parts, job):
-            return _follow(job, journal, parts, partial(compute, parts), report)
+    """Compute the windows, and write the map behind them."""
+    parts = parts_in(journal.store, job.spec.architecture.classes, journal.folder)
+    with _noting_parts(parts, job), MapBehindWindows(job, journal, parts, progress) as behind:
+        counts = windows.compute(parts, behind.report)
+        return counts, behind.content()
 
 
-def _paper_scores(job: Job) -> tuple[WindowCounts, ScoreArray]:
+def _compute_paper(
+    job: SegmentJob, _: LocalWindows | ClusterWindows, journal: Journal, progress: ProgressCallback
+) -> tuple[WindowCounts, MapContent]:
+    """Compute a scene of one context as the authors' released evaluation does, without parts."""
     predictor = job.predictor()
     started = time.perf_counter()
-    image, _ = job.scene.read(job.scene.extent)
+    image, _valid = job.scene.read(job.scene.extent)
     began = time.perf_counter()
     scores = ScoreArray(predictor.paper_scores(image))
     ended = time.perf_counter()
-    return WindowCounts(done=1, seconds=ended - started, busy_s=ended - began), scores
-
-
-def _follow(
-    job: Job,
-    journal: Journal,
-    parts: Parts,
-    compute: Callable[[_Tell], WindowCounts],
-    report: ProgressCallback,
-) -> tuple[WindowCounts, MapContent]:
-    """Compute the windows, and write the map behind them."""
-    arrivals = Arrivals(job.plan.wanted, partial(finished_places, job, parts), parts.store.name)
-    assembly = Assembly(job.scene.grid, job.plan.windows, parts, arrivals.wait)
-    computed = False
-
-    def tell_written(progress: Progress) -> None:
-        arrivals.wait(())  # nothing is published behind an interrupt
-        if computed:
-            report(progress)
-
-    def write() -> MapContent:
-        with gdal_session():  # GDAL's settings are those of a thread
-            return write_map(job, journal, assembly, tell_written)
-
-    with written_behind(write, arrivals) as writing:
-
-        def tell(done: int, total: int) -> None:
-            arrivals.look()
-            writing.check()
-            report(Progress("windows", job.plan.region.size * done // total, job.plan.region.size))
-
-        windows = compute(tell)
-        computed = True
-        arrivals.end()
-        return windows, writing.result()
+    counts = WindowCounts(done=1, seconds=ended - started, busy_s=ended - began)
+    return counts, write_map(job, journal, scores, progress)
 
 
 @contextmanager
-def _kept_parts(parts: Parts, job: Job) -> Iterator[None]:
-    """Tell whoever is interrupted how much is kept and how to go on."""
+def _noting_parts(parts: Parts, job: SegmentJob) -> Iterator[None]:
+    """Say with an error or an interrupt how many windows are kept and how to go on."""
     try:
         yield
     except (GlrasterError, OSError, KeyboardInterrupt) as error:
-        kept = 0
+        finished, places = 0, job.plan.places
         with suppress(GlrasterError, OSError):  # a store that fails must not hide why the run ended
-            kept = len(finished_places(job, parts, job.plan.wanted))
-        if kept:
+            finished = len(parts.finished(places, job.plan.window_cells))
+        if finished:
             error.add_note(
-                f"{kept} of {len(job.plan.wanted)} windows are kept in {parts.store.name}; repeat the call with "
+                f"{finished} of {len(places)} windows are kept in {parts.store.name}; repeat the call with "
                 "--resume to go on"
             )
         if isinstance(error, OSError):
-            told = OutputError(
-                f"{parts.store.name}: cannot be written: {os.strerror(error.errno) if error.errno else error}"
-            )
-            told.__notes__ = error.__notes__ if kept else []
-            raise told from error
+            reason = os.strerror(error.errno) if error.errno else error
+            output_error = OutputError(f"{parts.store.name}: cannot be written: {reason}")
+            output_error.__notes__ = getattr(error, "__notes__", [])
+            raise output_error from error
         raise
 
 
-def _result(job: Job, windows: WindowCounts, content: MapContent, cost: _Cost) -> SegmentResult:
+def _result(job: SegmentJob, counts: WindowCounts, content: MapContent, cost: _Cost) -> SegmentResult:
     options, region = job.options, job.plan.region
     return SegmentResult(
         output=str(job.output),
@@ -227,16 +199,16 @@ def _result(job: Job, windows: WindowCounts, content: MapContent, cost: _Cost) -
         probabilities=None if options.probabilities is None else str(options.probabilities),
         height=region.height,
         width=region.width,
-        windows_done=windows.done,
-        windows_skipped=windows.skipped,
-        windows_reused=windows.reused,
-        tiles=windows.tiles,
-        tiles_skipped=windows.tiles_skipped,
+        windows_done=counts.done,
+        windows_skipped=counts.skipped,
+        windows_reused=counts.reused,
+        tiles=counts.tiles,
+        tiles_skipped=counts.tiles_skipped,
         classes=content.classes,
         nodata_pixels=content.nodata_pixels,
         **asdict(cost),
         mpx_per_s=region.size / 1e6 / cost.seconds,
-        device_wait_share=windows.wait_share,
-        windows_seconds=windows.seconds,
+        device_wait_share=counts.wait_share,
+        windows_seconds=counts.seconds,
         model=job.model,
     )

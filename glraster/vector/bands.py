@@ -1,13 +1,11 @@
-"""The bands of a mask, read by one thread and traced by others, in order."""
+"""The bands of a mask: read one at a time, measured and traced side by side, and taken in order."""
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,112 +13,128 @@ import numpy.typing as npt
 
 from glraster.raster.class_raster import ClassRaster, ValueRaster
 from glraster.raster.grid import Window
+from glraster.raster.source import gdal_session
+from glraster.runner import Runner
 from glraster.vector.ground import NoGround, Plane
 from glraster.vector.job import VectorizeJob
-from glraster.vector.patches import RowMetrics, band_parts, with_new_values
+from glraster.vector.patches import BandParts, RowMetrics, band_parts, with_new_values
 from glraster.vector.sieve import new_values
 from glraster.vector.simplify import Simplification, simplify_band
 from glraster.vector.trace import Band, trace
 
 Pixels = npt.NDArray[Any]
 
-_Measured = npt.NDArray[np.float32] | None
+
+class MaskRasters:
+    """An open mask, and a raster of confidence on its grid, which threads share: one of them reads at a time."""
+
+    def __init__(self, mask: ClassRaster, confidence: ValueRaster | None) -> None:
+        self.mask, self.confidence = mask, confidence
+        self._reading = threading.Lock()
+        self._last_row: tuple[int, Pixels] | None = None
+
+    def read(self, top: int, rows: int) -> Pixels:
+        """The class numbers of a band, see `ClassRaster.band`."""
+        with self._reading, gdal_session():
+            number, row = self._last_row or (None, None)
+            pixels = self.mask.band(top, rows, row if number == top - 1 else None)
+            rows = min(rows, self.mask.region.bottom - top)
+            self._last_row = top + rows - 1, pixels[rows].copy()
+            return pixels
+
+    def read_confidence(self, top: int, pixels: Pixels) -> npt.NDArray[np.float32] | None:
+        """The confidence of a band whose class numbers are `pixels`, NaN if invalid; None without a raster of it."""
+        if self.confidence is None:
+            return None
+        region = self.mask.region
+        height = min(len(pixels) - 1, region.bottom - top)
+        confidence = np.full(pixels.shape, np.nan, np.float32)
+        with self._reading, gdal_session():
+            values = self.confidence.read_measured(Window(top, region.left, height, region.width))
+        confidence[1 : 1 + height, 1 : 1 + region.width] = values
+        return confidence
 
 
 @dataclass(frozen=True)
-class Tracing:
-    """How bands are traced: rows of a band, whether parts that touch at a corner are one, what is simplified."""
+class BandTask:
+    """A band of `rows` rows that begins at row `top`, and how it is traced.
 
+    `diagonal` is whether parts that touch at a corner are one. For `measure_band`, `metrics` are the sizes of the rows.
+    For `trace_band`, `values` are the new values of the band's parts, if small ones are merged.
+    """
+
+    top: int
     rows: int
     diagonal: bool
     simplification: Simplification | None
-
-    @staticmethod
-    def of(job: VectorizeJob) -> Tracing:
-        rows, options = job.mask.band_rows, job.options
-        if options.min_area_m2 is not None:  # a band has a label for every pixel
-            rows = max(1, rows // 2)
-        return Tracing(rows, options.connectivity == 8, job.simplification)
+    metrics: RowMetrics | None = None
+    values: npt.NDArray[Any] | None = None
 
 
-def traced_bands(job: VectorizeJob) -> Generator[Band, None, None]:
-    """Trace every band of the mask, from top to bottom.
+def band_tasks(job: VectorizeJob) -> Iterator[BandTask]:
+    """The bands of a job, from top to bottom."""
+    rows, region = job.mask.band_rows, job.mask.region
+    if job.options.min_area_m2 is not None:  # a band has a label for every pixel
+        rows = max(1, rows // 2)
+    for top in range(region.top, region.bottom, rows):
+        yield BandTask(top, rows, job.options.connectivity == 8, job.simplification)
 
-    Memory: as many bands as there are threads, and two more.
+
+def traced_bands(job: VectorizeJob, runner: Runner[MaskRasters]) -> Generator[Band, None, None]:
+    """Trace every band of the mask, from top to bottom; merge small parts before if the options say so.
+
+    Memory: two bands, and those that the runner has in hand; with `min_area_m2` also what `sieve.new_values` needs.
     """
-    waiting: queue.Queue[Future[Band] | BaseException | None] = queue.Queue(maxsize=job.threads)
-    stopped, tracing = threading.Event(), Tracing.of(job)
-
-    def put(item: Future[Band] | BaseException | None) -> None:
-        placed = False
-        while not (placed or stopped.is_set()):
-            with suppress(queue.Full):
-                waiting.put(item, timeout=0.1)
-                placed = True
-
-    def read(pool: ThreadPoolExecutor) -> None:
-        try:
-            for item in _pixels(job):
-                if stopped.is_set():
-                    return
-                put(pool.submit(trace_band, job.mask, tracing, *item))
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    with ThreadPoolExecutor(job.threads) as pool:
-        reader = threading.Thread(target=read, args=(pool,), name="mask reader", daemon=True)
-        reader.start()
-        try:
-            while (item := waiting.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item.result()
-        finally:
-            stopped.set()
-            reader.join()
-
-
-def _pixels(job: VectorizeJob) -> Iterator[tuple[int, Pixels, _Measured]]:
-    """First row, class values with the row above, and measured values of every band."""
-    for top, pixels in _class_values(job):
-        yield top, pixels, measured_values(job.mask, job.confidence, top, pixels)
-
-
-def measured_values(mask: ClassRaster, confidence: ValueRaster | None, top: int, pixels: Pixels) -> _Measured:
-    """What another raster measured on the pixels of a band of the mask, NaN where nothing; None without that raster."""
-    if confidence is None:
-        return None
-    region = mask.region
-    height = min(len(pixels) - 1, region.bottom - top)
-    measured = np.full(pixels.shape, np.nan, np.float32)
-    window = Window(top, region.left, height, region.width)
-    measured[1 : 1 + height, 1 : 1 + region.width] = confidence.read_measured(window)
-    return measured
-
-
-def trace_band(mask: ClassRaster, tracing: Tracing, top: int, pixels: Pixels, measured: _Measured) -> Band:
-    """Trace and simplify one band, whose first row is `top`."""
-    band = trace(pixels, top, mask.region.left - 1, tracing.diagonal, measured)
-    return band if tracing.simplification is None else simplify_band(band, mask.blank, tracing.simplification)
-
-
-def _class_values(job: VectorizeJob) -> Iterator[tuple[int, Pixels]]:
-    """The mask's bands, with small parts merged where that was asked for."""
-    mask, least, tracing = job.mask, job.options.min_area_m2, Tracing.of(job)
-    bands = mask.bands(tracing.rows)
-    if least is None:
+    tasks = band_tasks(job)
+    if job.options.min_area_m2 is not None:
+        tasks = _tasks_with_values(job, list(tasks), runner)
+    with closing(runner.map(trace_band, tasks)) as bands:
         yield from bands
-        return
-    metrics = row_metrics(job)
-    parts = (band_parts(pixels, mask.blank, metrics, top, tracing.diagonal) for top, pixels in bands)
-    values = new_values(parts, mask.blank, least)
-    for (top, pixels), new in zip(mask.bands(tracing.rows), values, strict=True):
-        yield top, with_new_values(pixels, new, tracing.diagonal)
+
+
+def _tasks_with_values(job: VectorizeJob, tasks: list[BandTask], runner: Runner[MaskRasters]) -> Iterator[BandTask]:
+    """The tasks with the values that the bands' parts have when small ones are merged."""
+    sizes, first = row_metrics(job), job.mask.region.top
+
+    def with_metrics(task: BandTask) -> BandTask:
+        band = slice(task.top - first, task.top - first + task.rows)
+        return replace(task, metrics=RowMetrics(task.top, sizes.area[band], sizes.width[band], sizes.height[band]))
+
+    with closing(runner.map(measure_band, map(with_metrics, tasks))) as parts:
+        values: list[Any] = new_values(parts, job.mask.blank, job.options.min_area_m2 or 0.0)
+    for i, task in enumerate(tasks):
+        new, values[i] = values[i].astype(job.mask.pixel), None
+        yield replace(task, values=new)
+
+
+def measure_band(rasters: MaskRasters, task: BandTask) -> BandParts:
+    """Number and measure the parts of a band.
+
+    Raises:
+        SceneError: if the mask cannot be read.
+
+    Memory: 10 bytes per pixel of the band.
+    """
+    assert task.metrics is not None
+    pixels = rasters.read(task.top, task.rows)
+    return band_parts(pixels, rasters.mask.blank, task.metrics, task.top, task.diagonal)
+
+
+def trace_band(rasters: MaskRasters, task: BandTask) -> Band:
+    """Trace and simplify a band; see `measure_band`.
+
+    Memory: the band, its borders, and 60 bytes for each of their vertices if they are simplified.
+    """
+    mask, pixels = rasters.mask, rasters.read(task.top, task.rows)
+    confidence = rasters.read_confidence(task.top, pixels)
+    if task.values is not None:
+        pixels = with_new_values(pixels, task.values, task.diagonal)
+    band = trace(pixels, task.top, mask.region.left - 1, task.diagonal, confidence)
+    return band if task.simplification is None else simplify_band(band, mask.blank, task.simplification)
 
 
 def row_metrics(job: VectorizeJob) -> RowMetrics:
-    """Sizes of the pixels of every row, at the region's centre, in metres, or in map units where those are unknown."""
+    """Sizes of the pixels of every row, at the region's centre, in metres, or in map units if those are unknown."""
     region, transform = job.mask.region, job.mask.transform
     ground = job.placement.ground
     if isinstance(ground, NoGround):

@@ -21,7 +21,7 @@ from glraster.files import cannot_write, staged
 from glraster.process import peak_memory_bytes
 from glraster.raster.source import gdal_session
 from glraster.vector.bands import traced_bands
-from glraster.vector.distribute_bands import far_bands
+from glraster.vector.distributed import band_runner
 from glraster.vector.job import VectorizeJob, VectorizeOptions, prepared
 from glraster.vector.output import add_style, record_batch, write
 from glraster.vector.polygons import Features, features
@@ -107,7 +107,7 @@ def vectorize(
     tally = _Tally()
     with gdal_session(), prepared(os.fspath(mask), os.fspath(output), options) as job:
         with (
-            closing(traced_bands(job) if cluster is None else far_bands(job, cluster)) as bands,
+            closing(traced_bands(job, band_runner(job, cluster))) as bands,
             closing(_batches(job, bands, tally, progress or (lambda _done, _total: None))) as batches,
         ):
             if job.to_stdout:

@@ -18,13 +18,17 @@ from glraster_cli.main import main
 from glraster.raster.writer import CogWriter
 from glraster.segmentation.journal import Journal
 from glraster.segmentation.parts import PartFolder
+from glraster.segmentation.scenes import SceneOutcome
+from glraster.segmentation.windows import WindowCounts
 
 MOMENTS = {
     "part": (PartFolder, "write"),
+    "task": (WindowCounts, "plus"),
     "block": (CogWriter, "write"),
     "finish": (CogWriter, "finish"),
     "publish": (CogWriter, "publish"),
     "discard": (Journal, "discard"),
+    "scene": (SceneOutcome, "__init__"),
 }
 
 
