@@ -187,31 +187,36 @@ def evaluation(
     """
     per_scene = np.stack([scene.confusion for scene in scenes])
     total: Confusion = per_scene.sum(axis=0)
-    outlines = [scene.boundary for scene in scenes if scene.boundary is not None]
-    sharp = None
-    if len(outlines) == len(scenes):
-        sharp = class_boundary_f1(BoundaryCounts(np.sum([b.counts for b in outlines], axis=0)))
+    boundary_f1 = _boundary_f1(scenes)
     intervals = scene_intervals(
         per_scene, lambda c: np.array([mean_iou(c, legend.in_mean), overall_accuracy(c), *class_iou(c)])
     )
     return Evaluation(
         prediction=about[0],
         truth=about[1],
-        classes=_class_scores(total, legend, sharp, intervals[2:]),
+        classes=_class_scores(total, legend, boundary_f1, intervals[2:]),
         confusion=total,
         miou=known(mean_iou(total, legend.in_mean)),
         miou_interval=intervals[0],
         accuracy=known(overall_accuracy(total)),
         accuracy_interval=intervals[1],
         frequency_weighted_iou=known(frequency_weighted_iou(total)),
-        boundary_f1=None if sharp is None or np.isnan(sharp).all() else float(np.nanmean(sharp)),
-        boundary_tolerance=None if sharp is None else str(tolerance),
+        boundary_f1=None if boundary_f1 is None or np.isnan(boundary_f1).all() else float(np.nanmean(boundary_f1)),
+        boundary_tolerance=None if boundary_f1 is None else str(tolerance),
         pixels=int(total.sum()),
         ignored_pixels=sum(scene.ignored_pixels for scene in scenes),
         unmapped_pixels=sum(scene.unmapped_pixels for scene in scenes),
         scenes=tuple(scene_scores(scene, legend) for scene in scenes),
         worst=worst.scores(),
     )
+
+
+def _boundary_f1(scenes: Sequence[SceneCounts]) -> npt.NDArray[np.float64] | None:
+    """The boundary F1 of every class over all scenes; None if one of them has no boundary counts."""
+    counts = [scene.boundary.counts for scene in scenes if scene.boundary is not None]
+    if len(counts) < len(scenes):
+        return None
+    return class_boundary_f1(BoundaryCounts(np.sum(counts, axis=0)))
 
 
 def scene_scores(scene: SceneCounts, legend: Legend) -> SceneScores:
@@ -223,14 +228,14 @@ def scene_scores(scene: SceneCounts, legend: Legend) -> SceneScores:
 
 
 def _class_scores(
-    total: Confusion, legend: Legend, sharp: npt.NDArray[np.float64] | None, intervals: Sequence[Interval | None]
+    total: Confusion, legend: Legend, boundary_f1: npt.NDArray[np.float64] | None, intervals: Sequence[Interval | None]
 ) -> tuple[ClassScores, ...]:
     columns = {
         "iou": class_iou(total),
         "f1": class_f1(total),
         "precision": class_precision(total),
         "recall": class_recall(total),
-        "boundary_f1": np.full(len(total), np.nan) if sharp is None else sharp,
+        "boundary_f1": np.full(len(total), np.nan) if boundary_f1 is None else boundary_f1,
     }
     return tuple(
         ClassScores(

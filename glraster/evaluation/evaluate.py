@@ -122,21 +122,28 @@ def evaluate_catalog(
     with gdal_session(), _mask_folder(options.masks) as folder:
         for number, pair in enumerate(pairs):
             path = _map(pair, folder / f"{number:04d}_{Path(pair.image).stem}.tif", options)
-            with (
-                ClassRaster(str(path)) as mask,
-                OpenRaster(pair.image) as image,
-                open_labels(labelled, pair, image) as reader,
-            ):
-                legend = _catalog_legend(mask, labelled, options)
-                _check_protocol(legend, options.protocol)
-                origin = (reader.extent.top, reader.extent.left)
-                comparison = Comparison(Path(pair.image).stem, mask, reader, legend, options.tolerance, origin)
+            with _compared(path, labelled, pair, options) as comparison:
+                legend = comparison.legend
                 scenes.append(comparison.count(number, worst))
             if progress is not None:
                 progress(scene_scores(scenes[-1], legend))
     assert legend is not None
     model = options.model or "the default model"
     return _finished(scenes, legend, worst, (model, f"{catalog}, split {options.split}"), options)
+
+
+@contextmanager
+def _compared(path: Path, catalog: Catalog, pair: Pair, options: EvaluateOptions) -> Iterator[Comparison]:
+    """The map of a scene and its label, open for comparison."""
+    with (
+        ClassRaster(str(path)) as mask,
+        OpenRaster(pair.image) as image,
+        open_labels(catalog, pair, image) as reader,
+    ):
+        legend = _catalog_legend(mask, catalog, options)
+        _check_protocol(legend, options.protocol)
+        origin = (reader.extent.top, reader.extent.left)
+        yield Comparison(Path(pair.image).stem, mask, reader, legend, options.tolerance, origin)
 
 
 def evaluation_inputs(

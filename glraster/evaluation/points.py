@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import geopandas
 import numpy as np
@@ -49,19 +50,16 @@ def evaluate_points(mask: ClassRaster, truth: str, options: TruthOptions) -> Poi
     classes = len(legend.classes)
     sample = np.zeros((classes, classes), np.int64)
     np.add.at(sample, (predicted[used], true[used]), 1)
-    pixels, area = mask.areas()
-    mapped = np.zeros(classes)
-    has_class = legend.table != IGNORE
-    np.add.at(mapped, legend.table[has_class], (pixels if area is None else area)[has_class].astype(np.float64))
+    mapped, unit = _mapped_areas(mask, legend)
     assessment = _assess(truth, sample, mapped, legend)
-    notes = () if area is not None else ("areas are in pixels: the map has no CRS that tells metres",)
+    notes = () if unit == "m2" else ("areas are in pixels: the map has no CRS that tells metres",)
     return PointEvaluation(
         prediction=mask.path,
         truth=truth,
         classes=_class_estimates(assessment, sample, mapped, legend),
         confusion=sample.T.copy(),
         proportions=assessment.proportions.T.copy(),
-        unit="px" if area is None else "m2",
+        unit=unit,
         points=int(used.sum()),
         points_left_out=int(len(used) - used.sum()),
         accuracy=assessment.overall,
@@ -124,6 +122,15 @@ def _mapped_ids(mask: ClassRaster, xs: npt.NDArray[np.float64], ys: npt.NDArray[
         values = mask.read(block)
         ids[points] = values[rows[points].astype(int) - block.top, columns[points].astype(int) - block.left]
     return ids
+
+
+def _mapped_areas(mask: ClassRaster, legend: Legend) -> tuple[npt.NDArray[np.float64], Literal["m2", "px"]]:
+    """The area of every class in the map, and its unit."""
+    pixels, area = mask.areas()
+    mapped = np.zeros(len(legend.classes))
+    has_class = legend.table != IGNORE
+    np.add.at(mapped, legend.table[has_class], (pixels if area is None else area)[has_class].astype(np.float64))
+    return mapped, "px" if area is None else "m2"
 
 
 def _assess(

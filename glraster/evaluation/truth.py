@@ -176,7 +176,9 @@ def truth_kind(truth: str, layer: str | None) -> TruthKind:
         raster_error = error.__cause__
     try:
         geometry = str(_layer_info(truth, layer)["geometry_type"])
-    except (DataSourceError, DataLayerError) as error:
+    except DataLayerError as error:
+        raise TruthError(f"has no layer {layer}", where=redact(truth), advice=_WORDING.layer) from error
+    except DataSourceError as error:
         because = reason(raster_error, truth)
         raise TruthError(f"cannot be opened as a raster or as vectors: {because}", where=redact(truth)) from error
     return "points" if "Point" in geometry else "polygons"

@@ -200,6 +200,10 @@ def test_a_truth_of_two_layers_is_chosen_from_by_the_option(pair, run, tmp_path)
     assert outcome.code == 1
     assert "has the layers a, b; choose one with --layer" in outcome.err
     assert run("evaluate", mask, tmp_path / "two.gpkg", "--layer", "b").code == 0
+    assert (
+        "two.gpkg: has no layer c; choose one with --layer"
+        in run("evaluate", mask, tmp_path / "two.gpkg", "--layer", "c").err
+    )
 
 
 def test_resample_crosses_coordinate_systems(pair, evaluated, tmp_path):

@@ -22,7 +22,7 @@ SMALL = ("stem=8", "width=8", "tile_px=64", "thumbnail_px=64", "batch=2", "steps
 def check(catalog: Path, output: Path) -> TrainJob:
     folder = RunFolder(output)
     try:
-        return checked_job(catalog, folder, TrainOptions(settings=SMALL), ALONE)
+        return checked_job([catalog], folder, TrainOptions(settings=SMALL), ALONE)
     finally:
         folder.close()
 
