@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _SEMI_MAJOR_M = 6378137.0
 _ECCENTRICITY2 = 0.0066943799901413165
-_WEB_MERCATOR, _WGS84 = 3857, CRS.from_epsg(4326)
+_WEB_MERCATOR, _WGS84 = 3857, 4326
 _TRUE_ENOUGH = 0.005
 """A CRS whose areas are true to this share over the whole raster is measured on its plane."""
 
@@ -85,7 +85,7 @@ class Ellipsoid:
             return xy[:, 0] * unit, xy[:, 1] * unit
         if self._crs.to_epsg() == _WEB_MERCATOR:
             return xy[:, 0] / _SEMI_MAJOR_M, np.arctan(np.sinh(xy[:, 1] / _SEMI_MAJOR_M))
-        lon, lat = transform_points(self._crs, _WGS84, xy[:, 0].tolist(), xy[:, 1].tolist())
+        lon, lat = transform_points(self._crs, CRS.from_epsg(_WGS84), xy[:, 0].tolist(), xy[:, 1].tolist())
         return np.radians(lon), np.radians(lat)
 
 

@@ -86,10 +86,9 @@ def ending_of(output: str) -> str:
 def record_batch(found: Features, form: LayerForm, confidence: Any = None) -> pa.RecordBatch:
     """Features as an Arrow batch; the geometries are not copied."""
     values, index = np.unique(found.value, return_inverse=True)
-    names = _texts([form.names[int(value)] for value in values])
     columns = [
         _column(found.value, pa.int32()),
-        names.take(_column(index.astype(np.int64), pa.int64())),
+        _repeated([form.names[int(value)] for value in values], index),
         _column(found.area_m2, pa.float64()),
         _column(found.perimeter_m, pa.float64()),
         *([] if confidence is None else [_column(confidence, pa.float64())]),
@@ -100,10 +99,15 @@ def record_batch(found: Features, form: LayerForm, confidence: Any = None) -> pa
     return pa.RecordBatch.from_arrays(columns, schema=form.schema())
 
 
-def _texts(texts: list[str]) -> pa.Array:
-    raw = [text.encode() for text in texts]
-    offsets = np.cumsum([0, *map(len, raw)], dtype=np.int32)
-    return pa.Array.from_buffers(pa.string(), len(raw), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(raw))])
+def _repeated(texts: list[str], index: npt.NDArray[np.intp]) -> pa.Array:
+    """Text `index[i]` in row i. Arrow's own `take` would import all of its compute functions: 0.1 s."""
+    encoded = [text.encode() for text in texts]
+    sizes = np.array([len(text) for text in encoded], np.int32)[index]
+    width = max(map(len, encoded))
+    table = np.frombuffer(b"".join(text.ljust(width) for text in encoded), np.uint8).reshape(-1, width)
+    letters = table[index][np.arange(width) < sizes[:, None]]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return pa.Array.from_buffers(pa.string(), len(index), [None, pa.py_buffer(offsets), pa.py_buffer(letters)])
 
 
 def _column(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
