@@ -36,8 +36,8 @@ _RASTER_SIDE_CARS = (AUX_XML, ".msk", ".ovr", ".msk.ovr", ".vat.dbf")
 _SQLITE_SIDE_CARS = ("-wal", "-shm", "-journal")
 _SHAPEFILE_PARTS = (".dbf", ".shx", ".prj", ".cpg")
 
-_STAGED = ("blocks.tif", "cog.tif", "names.xml", "window_", "journal.", "dissolve-", LOCK, "fetched", "publishing")
-"""Beginnings of the names that glraster gives to files in a staging folder; GDAL may add endings."""
+_STAGED = ("blocks.tif", "cog.tif", "names.xml", "journal.", "dissolve-", LOCK, "fetched")
+"""Beginnings of the names in a staging folder that has no journal; GDAL may add endings."""
 
 _SYNCLESS = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EROFS}
 """What file systems answer that cannot bring a file to the disk on demand."""

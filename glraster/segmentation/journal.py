@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from glraster.errors import GlrasterError, OutputError, ResumeError
-from glraster.files import is_foreign, is_unfinished, remove_if_empty
+from glraster.files import cannot_write, is_foreign, is_unfinished, remove_if_empty
 from glraster.locks import Lock
 from glraster.segmentation.parts import forget_fetched
 from glraster.segmentation.stores import FolderStore, Store
@@ -69,7 +68,7 @@ class Journal:
                 )
         except OSError as error:
             self._release()
-            raise OutputError(f"{self.folder}: cannot be written: {os.strerror(error.errno or 0)}") from error
+            raise cannot_write(self.folder, error) from error
         except GlrasterError:
             self._release()
             raise
