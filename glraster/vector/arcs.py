@@ -5,25 +5,29 @@ a lattice point where three or four borders meet, or where a border crosses the 
 *arc* is a border from node to node, or a closed one without node. A *face* is a 4-connected set of pixels of one class;
 while a band is traced it may have several *labels*.
 
-    pixels        lattice           arcs                        directions
-    A A B         +--+--+--+        +--+--o--+                        0
-    A A B         |  |  |  |        |     |  |   o  node              |
-    C C C         +--+--+--+        o-----o--o                  3 --- + --- 1
-                  |  |  |  |        |        |                        |
-                  +--+--+--+        +--------+                        2
+    pixels       borders: 6 arcs between 4 nodes        directions
+    A A B        +-----o--+                                  0
+    A A B        |     |  |      o  node                     |
+    C C C        o-----o--o      +  vertex             3 --- + --- 1
+    C C C        |        |                                  |
+                 +--------+                                  2
 
-The sweep goes line by line from top to bottom. Every border that crosses the current line is an *arm*: one of the two
-growing ends of an arc, which knows the arm at the arc's other end, its *mate*. At a lattice point borders
+The sweep goes line by line from top to bottom, and on every line from west to east. Every border that crosses the
+current line is an *arm*: one of the two growing ends of an arc. It knows its last point and its *mate*, the arm at the
+arc's other end; the points between them are a linked list.
 
-    begin                  turn or go on            join                     meet in a node
-        .                      |                        |                        |
-        .                      |                        |                        |
-    . . +---  two mated    ----+ . .  one arm       ----+ . .  the mates of  ----o----  arms from the north
-        |     arms             .      takes a           .      both become       |      and west end, others
-        |                      .      vertex            .      mates; an arc     |      begin to the east
-                                                               whose ends are           and south
-                                                               both known is
-                                                               stored
+What the four pixels around a lattice point say of the borders that come from the north and west:
+
+      begin          turn         turn         join         node        go on
+    A   A          A | B        A   A        A | B        A | B        A | B
+        +---           +---     ---+         ---+         ---o---          |
+    A   | B        A   A        B  | A       B   B        C   C        A | B
+
+- begin: two arms, each other's mates, leave to the east and to the south.
+- turn: the arm gets a vertex. go on: nothing happens.
+- join: the mates of both arms become mates. If both have ended at nodes, the arc is whole and is stored; if the two
+  arms are mates themselves, the arc is closed.
+- node: the arms from the north and west end, others begin to the east and south.
 
 Directions are numbered clockwise from the north, 0 to 3. Half-edge `2 * arc` runs along the arc, `2 * arc + 1` against
 it; each has its face on the left (seen on the image, north up).
@@ -45,16 +49,32 @@ NONE, PORT = -1, -2
 POINTS, FREE_POINT, FREE_ARM, LABELS, NODES, ARCS, VERTICES, PAIRS = range(8)
 """Places in `Sweep.used`."""
 
-POINT = np.dtype([(name, np.int32) for name in ("x", "y", "one", "two")], align=True)
-ARM = np.dtype([(name, np.int32) for name in ("end", "mate", "tag")], align=True)
-COLUMN = np.dtype([(name, np.int32) for name in ("up", "label", "top")], align=True)
+
+def _record(*names: str) -> np.dtype[Any]:
+    return np.dtype([(name, np.int32) for name in names], align=True)
+
+
+POINT = _record("x", "y", "one", "two")
+"""A point of an open arc, with its two neighbours; a free point has the next free one in `one`."""
+ARM = _record("end", "mate", "tag")
+"""Last point, the arm at the other end of the arc (the next free arm if it is free), and where the arm ended:
+`4 * node + direction`, or `PORT - column` on the lower edge of the band; NONE while it grows."""
+COLUMN = _record("up", "label", "top")
+"""Of a lattice column on the current line: the arm that comes from the north, the label of the pixel to its
+south-east, and the node on the upper edge of the band."""
+ARC = _record("start", "left", "right", "origin", "target")
+"""First vertex, labels on both sides, and the tags of both ends."""
+VERTEX = _record("x", "y")
 LABEL = np.dtype([("total", np.float64), ("seen", np.int64), ("value", np.int64)], align=True)
-ARC = np.dtype([(name, np.int32) for name in ("start", "left", "right", "origin", "target")], align=True)
-VERTEX = np.dtype([(name, np.int32) for name in ("x", "y")], align=True)
+"""Sum and number of measured values, and the pixel value."""
 
 
 class Sweep(NamedTuple):
-    """The state of a sweep: arrays of records that grow between lines, and how much of them is in use."""
+    """The state of a sweep: arrays that grow between lines, and how much of them is in use.
+
+    `parent` is the tree of labels that turned out to be one, `slots` holds the outgoing half-edge of every node and
+    direction, `pairs` labels of one value that touch at a corner, two by two.
+    """
 
     points: Records
     arms: Records
@@ -70,6 +90,7 @@ class Sweep(NamedTuple):
 
 @inlined
 def find_root(parent: Int32Array, label: int) -> int:
+    """The smallest label of the same face; paths are halved on the way."""
     while parent[label] != label:
         parent[label] = parent[parent[label]]
         label = int64(parent[label])
@@ -203,7 +224,12 @@ def _join(s: Sweep, upper: int, level: int, place: tuple[int, int], faces: tuple
 def _node(
     s: Sweep, column: int, place: tuple[int, int], borders: tuple[bool, ...], faces: tuple[int, ...], level: int
 ) -> int:
-    """End the arms from the north and west and begin those to the east and south."""
+    """End the arms from the north and west and begin those to the east and south.
+
+    Args:
+        borders: whether there is one to the north, east, south, west. faces: labels of the pixels around the point,
+            clockwise from the north-west. level: the arm from the west.
+    """
     node = s.used[NODES]
     s.used[NODES] = node + 1
     for direction in range(4):
@@ -225,13 +251,16 @@ def _node(
 def lattice_point(
     s: Sweep, column: int, place: tuple[int, int], borders: tuple[bool, ...], faces: tuple[int, ...], level: int
 ) -> int:
-    """Let the borders at a lattice point go on, turn, begin or end; return the arm that leaves to the east."""
+    """Let the borders at a lattice point go on, turn, begin or end; return the arm that leaves to the east.
+
+    The arguments are those of `_node`.
+    """
     north, east, south, west = borders
     degree = north + east + south + west
     up = int64(s.columns[column].up)
     if degree > 2 or (north and up == PORT):
         return _node(s, column, place, borders, faces, level)
-    if degree == 0 or north == south:
+    if degree == 0 or north == south:  # straight on: along the column, or along the line
         return level
     if north and west:
         _join(s, up, level, place, (faces[2], faces[0]))
@@ -261,22 +290,27 @@ def new_label(s: Sweep, value: int) -> int:
 
 
 @inlined
-def label_south_east(s: Sweep, pixels: tuple[int, ...], known: tuple[int, ...], diagonal: bool) -> int:
-    """The label of the pixel south-east of a lattice point, whose three neighbours are known."""
+def label_south_east(s: Sweep, pixels: tuple[int, ...], labels: tuple[int, ...], diagonal: bool) -> int:
+    """The label of the pixel south-east of a lattice point.
+
+    Args:
+        pixels: values around the point, clockwise from the north-west. labels: theirs; the third is not read.
+        diagonal: note pixels of one value that touch at the point only.
+    """
     nw, ne, se, sw = pixels
     if diagonal and nw == se and ne != se and sw != se:
         label = new_label(s, se)
-        note_pair(s, known[0], label)
+        note_pair(s, labels[0], label)
     elif se == ne:
-        label = known[1]
+        label = labels[1]
         if sw == se and nw != se:
-            unite(s.parent, label, known[3])
+            unite(s.parent, label, labels[3])
     elif se == sw:
-        label = known[3]
+        label = labels[3]
     else:
         label = new_label(s, se)
     if diagonal and ne == sw and nw != ne and se != ne:
-        note_pair(s, known[1], known[3])
+        note_pair(s, labels[1], labels[3])
     return label
 
 

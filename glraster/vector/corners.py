@@ -1,4 +1,15 @@
-"""Cut and round the corners of chains of vertices where no other vertex is in the way."""
+"""Cut and round the corners of chains of vertices if no other vertex is in the way.
+
+A corner `v` with the neighbours `a` and `b` is cut to the segment a-b if the triangle is empty:
+
+    a                   a                     x, a vertex of another border or of the same, inside the triangle
+    |`.                 |  `.                 or on its edge: its own border leads through a-b, and the cut
+    |  `.               |  x  `.              would let the two cross. So v stays.
+    v----b   may go     v--------b   stays
+
+If the triangle is empty, no border passes through it: a border without vertex inside would have to cross a-v or v-b,
+which borders do not do before the cut either. So crossings cannot arise, whatever the order of cuts.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +30,9 @@ _LEVELS = 3
 class Chains(NamedTuple):
     """Vertices `x`, `y` with two neighbours each (NONE at the end of a chain), in cells of `CELL_PX` pixels.
 
-    `free` ones may be cut, `alive` ones still exist, `level` says how far corners are rounded. The vertices of cell i
-    are `items[cells[i] : cells[i + 1]]`; cells go row by row inside `frame`: top, bottom, left, right, cells in a row.
-    `heap_area` and `heap_vertex` are room to sort corners by area.
+    `free` ones may be cut, `alive` ones still exist. The vertices of cell i are `items[cells[i] : cells[i + 1]]`; cells
+    go row by row inside `frame`: top, bottom, left, right, cells in a row. `heap_area` and `heap_vertex` are room to
+    sort corners by area.
     """
 
     x: Int32Array
@@ -89,7 +100,14 @@ def _side(ax: float, ay: float, bx: float, by: float, x: float, y: float) -> flo
 
 @inlined
 def _row_span(corners: tuple[float, ...], low: float, high: float) -> tuple[float, float]:
-    """The least and greatest x of a triangle between two heights."""
+    r"""The least and greatest x of a triangle between two heights, so that long triangles search few cells.
+
+          a
+    ------/\------ low
+         /  `.                  corners: x and y of a, v, b
+    ----/-----`.--- high
+       v--------b
+    """
     least, most = np.inf, -np.inf
     for i in range(3):
         ax, ay = corners[2 * i], corners[2 * i + 1]
@@ -139,21 +157,27 @@ def _other(c: Chains, vertex: int, neighbour: int) -> int:
 
 @inlined
 def _meets(c: Chains, a: int, b: int) -> bool:
-    """Whether another border leads straight from the node at `a` to the node at `b`."""
+    """Whether another border leads straight from the node at `a` to the node at `b`.
+
+    Cutting the last corner of this one would put both in the same place, and the face between them would vanish.
+    """
     cell = (c.y[a] - c.frame[0]) // CELL_PX * c.frame[4] + (c.x[a] - c.frame[2]) // CELL_PX
-    found = False
+    meets = False
     for k in range(c.cells[cell], c.cells[cell + 1]):
         i = int64(c.items[k])
         if i != a and c.alive[i] and _same(c, i, a):
             for neighbour in (c.one[i], c.two[i]):
                 if neighbour != NONE and _same(c, int64(neighbour), b):
-                    found = True
-    return found
+                    meets = True
+    return meets
 
 
 @compiled
 def _may_go(c: Chains, vertex: int, edges: tuple[int, int]) -> bool:
-    """Whether a corner can be cut without a crossing, and without a face or a border that vanishes."""
+    """Whether a corner can be cut without a crossing, and without a face or a border that vanishes.
+
+    A ring keeps three corners: neither may `a` and `b` be one place, nor the next vertex beyond one of them the other.
+    """
     a, b = int64(c.one[vertex]), int64(c.two[vertex])
     beyond_a, beyond_b = _other(c, a, vertex), _other(c, b, vertex)
     if _same(c, a, b) or (beyond_a != NONE and _same(c, beyond_a, b)) or (beyond_b != NONE and _same(c, beyond_b, a)):
@@ -242,6 +266,7 @@ def cut_corners(c: Chains, most_area2: float, edges: tuple[int, int]) -> None:
         size -= 1
         _swap(c, root, size)
         _sink(c, size, root)
+        # an entry is out of date if a neighbour went after it was made; a newer one is in the heap
         if not c.alive[vertex] or area2 != _area2(c, vertex) or not _may_go(c, vertex, edges):
             continue
         a, b = int64(c.one[vertex]), int64(c.two[vertex])
@@ -258,7 +283,8 @@ def cut_corners(c: Chains, most_area2: float, edges: tuple[int, int]) -> None:
 def round_levels(c: Chains, reach_px: float, level: Any) -> None:
     """How far every free corner can be rounded: 0 not at all, 1 from the middle of its edges, 2 half of that, 3 less.
 
-    The triangle that is rounded away has no other vertex in it, so rounded borders cannot touch.
+    No other vertex lies in the triangle between corner and curve, so rounded borders cannot touch. `rings.round_rings`
+    draws the curve.
     """
     for vertex in range(len(c.x)):
         level[vertex] = 0

@@ -51,10 +51,10 @@ def band_parts(pixels: npt.NDArray[Any], blank: int, metrics: RowMetrics, first_
 
     Memory: 8 bytes per pixel, besides what is returned.
     """
-    labels, found = number_parts(pixels, diagonal)
+    labels, count = number_parts(pixels, diagonal)
     rows = slice(first_row - metrics.first_row, first_row - metrics.first_row + len(pixels) - 1)
-    area = np.zeros(found)
-    value = np.empty(found, np.int32)
+    area = np.zeros(count)
+    value = np.empty(count, np.int32)
     _measure_parts(pixels, labels, _padded(metrics.area[rows], len(pixels) - 1), value, area)
     borders = _common_borders(pixels, labels, blank, (metrics.width[rows], metrics.height[rows]))
     return BandParts(labels[0].copy(), labels[-1].copy(), value, area, borders)

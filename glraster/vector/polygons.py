@@ -54,14 +54,14 @@ class Features:
     def __len__(self) -> int:
         return len(self.value)
 
-    def take(self, chosen: npt.NDArray[np.intp]) -> Features:
+    def take(self, rows: npt.NDArray[np.intp]) -> Features:
         """Some of the features, in ascending order."""
         sizes = np.diff(self.offsets)
-        kept = np.zeros(len(self), bool)
-        kept[chosen] = True
-        offsets = np.concatenate([[0], np.cumsum(sizes[chosen])])
-        measures = (self.area_m2[chosen], self.perimeter_m[chosen])
-        return Features(self.value[chosen], self.label[chosen], *measures, self.wkb[np.repeat(kept, sizes)], offsets)
+        is_taken = np.zeros(len(self), bool)
+        is_taken[rows] = True
+        offsets = np.concatenate([[0], np.cumsum(sizes[rows])])
+        measures = (self.area_m2[rows], self.perimeter_m[rows])
+        return Features(self.value[rows], self.label[rows], *measures, self.wkb[np.repeat(is_taken, sizes)], offsets)
 
 
 def features(faces: Faces, borders: Borders, placement: Placement) -> Iterator[Features]:
@@ -77,14 +77,15 @@ def features(faces: Faces, borders: Borders, placement: Placement) -> Iterator[F
     total = np.cumsum(ring_bytes)[ends - 1]
     batch = total // BATCH_BYTES
     for number in np.unique(batch):
-        chosen = np.flatnonzero(batch == number)
-        rings = np.arange(first_ring[chosen[0]], ends[chosen[-1]])
+        members = np.flatnonzero(batch == number)
+        rings = np.arange(first_ring[members[0]], ends[members[-1]])
         yield _batch(faces, rings, borders, placement)
 
 
-def _batch(faces: Faces, chosen: npt.NDArray[np.intp], borders: Borders, placement: Placement) -> Features:
-    rings = faces.rings.take(chosen)
-    face, feature = faces.face[chosen], faces.feature[chosen]
+def _batch(faces: Faces, members: npt.NDArray[np.intp], borders: Borders, placement: Placement) -> Features:
+    """The features that consist of these rings."""
+    rings = faces.rings.take(members)
+    face, feature = faces.face[members], faces.feature[members]
     offsets = np.concatenate([[0], np.cumsum(rings.size + 1)])
     xy = np.empty((offsets[-1], 2))
     level = np.empty(len(xy), np.uint8)
@@ -101,7 +102,7 @@ def _batch(faces: Faces, chosen: npt.NDArray[np.intp], borders: Borders, placeme
         xy = placement.reproject(xy)
     first_of_face = np.flatnonzero(np.diff(face, prepend=-1))
     wkb, ends = _well_known_binary(xy, offsets, first_of_face, first_ring, (placement.multi, flipped))
-    value = faces.value[chosen][first_ring]
+    value = faces.value[members][first_ring]
     return Features(value, feature[first_ring], area_m2, perimeter_m, wkb, ends)
 
 

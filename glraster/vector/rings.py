@@ -18,7 +18,7 @@ Int64Array = npt.NDArray[np.int64]
 class Borders(NamedTuple):
     """Arcs and nodes as in `trace.Band`, with labels and half-edges numbered through all bands.
 
-    `dropped` tells nodes that are no corner: borders cross there straight, between two faces only. `root` is the first
+    `dropped` nodes are no corner: a border crosses a seam straight there, between two faces. `root` is the first
     label of the face of every label.
     """
 
@@ -63,8 +63,8 @@ class Rings:
         return len(self.begin)
 
 
-def follow_rings(borders: Borders, wanted: npt.NDArray[np.bool_]) -> Rings:
-    """The rings of all faces whose root label is `wanted` (labels,).
+def follow_rings(borders: Borders, is_listed: npt.NDArray[np.bool_]) -> Rings:
+    """The rings of the faces whose root label `is_listed` (labels,).
 
     Where two parts of one face touch at a corner, rings turn so that none of them touches itself: what the face
     encloses there is a hole of its own. So polygons are valid. Memory: 21 bytes per half-edge.
@@ -72,7 +72,7 @@ def follow_rings(borders: Borders, wanted: npt.NDArray[np.bool_]) -> Rings:
     arcs = len(borders.start)
     halves = np.empty(2 * arcs, np.int32)
     table = np.empty((5, 2 * arcs), np.int64)
-    count = _follow(borders, wanted, np.zeros(2 * arcs, np.bool_), halves, table)
+    count = _follow(borders, is_listed, np.zeros(2 * arcs, np.bool_), halves, table)
     begin, end, face, area2, size = table[:, :count].copy()
     return Rings(halves[: end[-1] if count else 0].copy(), begin, end, face.astype(np.int32), area2, size)
 
@@ -84,7 +84,16 @@ def _left_face(b: Borders, half: int) -> int:
 
 @inlined
 def _next_half(b: Borders, half: int) -> int:
-    """The half-edge after this one around its face."""
+    """The half-edge after this one around its face.
+
+    The face lies on the left, so the first border to the left is its own:
+
+                second                       A | B      If all four borders meet here and A is one face with
+                  ^                          --o--      what lies left of `third`, its ring turns right instead,
+        first <-- o --> third                C | A      so that it does not touch itself: the other side of the
+                  ^                                     corner belongs to another ring.
+                 half
+    """
     code = b.origin[half // 2] if half % 2 else b.target[half // 2]
     if code < 0:
         return half
@@ -122,15 +131,15 @@ def _own_vertices(b: Borders, half: int) -> int:
 
 
 @compiled
-def _follow(b: Borders, wanted: Any, seen: Any, halves: Int32Array, table: Any) -> int:
+def _follow(b: Borders, is_listed: Any, seen: Any, halves: Int32Array, table: Any) -> int:
     rings, n = 0, 0
     for first in range(2 * len(b.start)):
         face = _left_face(b, first)
-        if seen[first] or not wanted[face]:
+        if seen[first] or not is_listed[face]:
             continue
         area2, size, half = np.int64(0), np.int64(0), first
         table[0, rings], table[2, rings] = n, face
-        while not seen[half]:
+        while not seen[half]:  # a ring is closed when it comes back to its first half-edge
             seen[half] = True
             halves[n] = half
             n += 1

@@ -85,8 +85,8 @@ def _merge_small(
     is_small = (parent == np.arange(len(parent))) & (area < least) & (value != blank)
     owner, other = np.concatenate([one, two]), np.concatenate([two, one])
     length = np.concatenate([length, length])
-    kept = is_small[owner] & (owner != other)
-    owner, other, length = owner[kept], other[kept], length[kept]
+    matters = is_small[owner] & (owner != other)
+    owner, other, length = owner[matters], other[matters], length[matters]
     head, tail, following = (np.full(n, NONE, np.int32) for n in (len(parent), len(parent), len(owner)))
     parts = Parts(
         *(parent, value, area, head, tail, other, length, following),

@@ -1,4 +1,4 @@
-"""Simplify borders once for both of their sides, so that no gap and no overlap can arise.
+r"""Simplify borders once for both of their sides, so that no gap and no overlap can arise.
 
 Corners are cut in the order of the area of their triangle (Visvalingam and Whyatt, 1993, Line generalisation by
 repeated elimination of points), but only where no other vertex lies in the triangle or on its edge: then borders cannot
@@ -7,6 +7,16 @@ pixels without class: the area of the whole does not change.
 
 Every band is simplified for itself, with its seams fixed: a cut stays inside the convex hull of its border, so borders
 of different bands cannot meet. Then a strip around each seam is simplified again with the vertices on it free.
+
+     |      \         |    band above
+     |   - - \ - - -  |  - - - - - - - - -  STRIP_PX above the seam
+     |        \        \
+    =o=========o========o=================  seam: a border that crosses it ends at a node here
+     |          \        \
+     |   - - - - | - - - -\ - - - - - - -  STRIP_PX below
+     |           |         |    band below
+
+A seam is no border: its nodes are vertices only as long as one band is known.
 """
 
 from __future__ import annotations
@@ -82,19 +92,23 @@ def simplify_band(band: Band, blank: int, how: Simplification) -> Band:
     level = np.zeros(len(band.vx), np.uint8)
     if how.smooth:
         round_levels(c, how.reach_px, level)
-    kept = np.add.reduceat(c.alive, start, dtype=np.int32)
+    lengths = np.add.reduceat(c.alive, start, dtype=np.int32)
     return band._replace(
         vx=band.vx[c.alive],
         vy=band.vy[c.alive],
         level=level[c.alive],
-        start=np.concatenate([[0], np.cumsum(kept)]).astype(np.int32),
+        start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
     )
 
 
 class SeamArcs(NamedTuple):
-    """The arcs of two bands: where their vertices begin, how many there are, whether an arc is closed, and whether it
-    may change (`inner`): it lies between two classes, and neither of its faces has been given out. `begins_passed` and
-    `ends_passed` tell arcs whose first or last vertex is none any more: a seam that was mended before.
+    """The arcs of two bands.
+
+    Attributes:
+        start, length: (arcs,) first vertex and number of vertices.
+        closed: (arcs,) whether it is a ring without node.
+        inner: (arcs,) whether it may change: it lies between two classes, and none of its faces has been written.
+        begins_passed, ends_passed: (arcs,) whether its first or last vertex lies on an earlier seam and was cut.
     """
 
     start: npt.NDArray[np.int64]
@@ -116,11 +130,11 @@ def mend(
 
     Args:
         vertices: column, row and level of the arcs' vertices.
-        halves: (n, 2) half-edges that leave the borders' crossings with the seam, upwards and otherwise.
+        halves: (n, 2) half-edges that leave the n crossings of borders with the seam: the one upwards, the other one.
         rows: first row of the upper band, of the lower one, and the row below it.
 
     Returns:
-        Which vertices are kept (the ends of arcs are), and which of the n crossings are no corner any more.
+        Which vertices remain (the ends of arcs do), and which of the n crossings are no corner any more.
     """
     x, y, level = vertices
     top, seam, bottom = rows
@@ -164,7 +178,10 @@ def _origins(arcs: SeamArcs, halves: Int32Array) -> npt.NDArray[np.intp]:
 
 @compiled
 def _tie(one: Any, two: Any, above: Any, below: Any) -> None:
-    """Make one chain of the borders above and below each crossing: the vertex of the lower one stands for both."""
+    """Make one chain of the borders above and below each crossing: the vertex of the lower one stands for both.
+
+    before:  n --- upper   lower --- m        after:  n --- lower --- m
+    """
     for k in range(len(above)):
         upper, lower = above[k], below[k]
         neighbour = one[upper] if one[upper] != NONE else two[upper]

@@ -1,4 +1,11 @@
-"""Join the borders of one band after the other, and give out every face as soon as it is closed."""
+"""Join the borders of one band after the other, and return every face as soon as it is closed.
+
+band 1   |    |        Arcs that cross the lower edge of a band end in *ports*, one per column. The next band has
+         v    v        a node wherever a border crosses its upper edge: the arcs are tied to it there. A crossing
+=========o====o=====   with two borders is no corner if they go straight on: it is *dropped* from rings.
+         |    +--      Labels of the row above the seam are joined with those that the next band gave the same
+band 2   |             pixels. A face is closed when none of its labels lies on the last row.
+"""
 
 from __future__ import annotations
 
@@ -161,13 +168,13 @@ class Coverage:
         arcs = SeamArcs(start - base, count, self._origin.values[first:] == NONE, inner, *self._passed_ends(first))
         slots = self._slots.values
         halves = np.stack([slots[self._crossings], slots.reshape(-1, 4)[self._crossings // 4, 1:].max(axis=1)], axis=1)
-        kept, gone = mend(vertices, arcs, halves - 2 * first, self._rows, how)
+        remains, is_cut = mend(vertices, arcs, halves - 2 * first, self._rows, how)
         inner_crossing = inner[halves[:, 0] // 2 - first]
-        self._dropped.values[self._crossings[inner_crossing] // 4] = gone[inner_crossing]
-        new_count = np.add.reduceat(kept, start - base, dtype=np.int32)
+        self._dropped.values[self._crossings[inner_crossing] // 4] = is_cut[inner_crossing]
+        new_count = np.add.reduceat(remains, start - base, dtype=np.int32)
         total = int(new_count.sum())
         for column in (self.vx, self.vy, self.level):
-            column.values[base : base + total] = column.values[base:][kept]
+            column.values[base : base + total] = column.values[base:][remains]
             column.keep(base + total)
         count[:] = new_count
         start[:] = base + np.cumsum(new_count) - new_count
@@ -181,7 +188,7 @@ class Coverage:
         return begins, ends
 
     def borders(self) -> Borders:
-        """All borders that are known, as arrays."""
+        """All borders in memory, as arrays."""
         _point_to_roots(self._parent.values)
         return Borders(
             vx=self.vx.values,
@@ -199,7 +206,7 @@ class Coverage:
         )
 
     def closed_faces(self, last: bool = False) -> Faces:
-        """The faces that no later band can change and that were not given out before; at the `last` call all others."""
+        """The faces that no later band can change and that were not returned before; at the `last` call all others."""
         borders = self.borders()
         root, value = borders.root, self._value.values
         feature = root
@@ -210,43 +217,43 @@ class Coverage:
         if not last and self._below is not None:
             is_open[feature[self._below]] = True
         _gather(feature, root, self._total.values, self._seen.values)
-        wanted = ~is_open[feature[root]] & ~self._emitted.values[root] & (value != self._blank)
-        rings = follow_rings(borders, wanted)
-        self._emitted.values[wanted] = True
+        is_closed = ~is_open[feature[root]] & ~self._emitted.values[root] & (value != self._blank)
+        rings = follow_rings(borders, is_closed)
+        self._emitted.values[is_closed] = True
         order = np.lexsort((-np.abs(rings.area2), rings.face, feature[rings.face]))
         rings = rings.take(order)
         return Faces(rings, rings.face, feature[rings.face], value[rings.face])
 
     def means(self, features: Int32Array) -> npt.NDArray[np.float64]:
-        """The mean measured value of features just given out, NaN where nothing was measured."""
+        """The mean measured value of features just returned, NaN if nothing was measured."""
         seen = self._seen.values[features]
         return np.where(seen > 0, self._total.values[features] / np.maximum(seen, 1), np.nan)
 
     def forget(self) -> None:
-        """Give back the memory of borders whose faces have all been given out."""
+        """Free the memory of borders whose faces have all been returned, if they are more than half."""
         done = self._emitted.values | (self._value.values == self._blank)
         done = done[self._parent.values]
-        kept = ~(done[self._left.values] & done[self._right.values])
-        if kept.sum() * 2 > len(kept):
+        needed = ~(done[self._left.values] & done[self._right.values])
+        if needed.sum() * 2 > len(needed):
             return
-        self._forget_vertices(kept)
+        self._forget_vertices(needed)
         self._forget_nodes()
         self._forget_labels()
 
-    def _forget_vertices(self, kept: BoolArray) -> None:
-        arcs = np.flatnonzero(kept)
+    def _forget_vertices(self, needed: BoolArray) -> None:
+        arcs = np.flatnonzero(needed)
         vertices = (self.vx, self.vy, self.level)
         places = (self._start.values, self._length.values)
-        kept_vertices = _move_vertices((self.vx.values, self.vy.values, self.level.values), places, arcs)
+        vertex_count = _move_vertices((self.vx.values, self.vy.values, self.level.values), places, arcs)
         for column in vertices:
-            column.keep(kept_vertices)
-        self._recent = (int(kept[: self._recent[0]].sum()), int(kept[: self._recent[1]].sum()))
-        number = np.cumsum(kept, dtype=np.int32) - np.int32(1)
+            column.keep(vertex_count)
+        self._recent = (int(needed[: self._recent[0]].sum()), int(needed[: self._recent[1]].sum()))
+        number = np.cumsum(needed, dtype=np.int32) - np.int32(1)
         for column in (self._start, self._length, self._left, self._right, self._origin, self._target):
             _squeeze(column, arcs)
         slots = self._slots.values
         arc = slots // 2
-        slots[:] = np.where((slots >= 0) & kept[arc], 2 * number[arc] + slots % 2, NONE)
+        slots[:] = np.where((slots >= 0) & needed[arc], 2 * number[arc] + slots % 2, NONE)
         hanging = self._port >= 0
         self._port[hanging] = 2 * number[self._port[hanging] // 2] + self._port[hanging] % 2
 
@@ -279,17 +286,18 @@ class Coverage:
         number = np.cumsum(used, dtype=np.int32) - np.int32(1)
         for labels in named:
             labels[:] = number[labels]
-        kept = np.flatnonzero(used)
+        remaining = np.flatnonzero(used)
         if self._diagonal:
-            self._group.values[kept] = number[self._group.values[kept]]
-            _squeeze(self._group, kept)
+            self._group.values[remaining] = number[self._group.values[remaining]]
+            _squeeze(self._group, remaining)
         for column in (self._value, self._emitted, self._total, self._seen, self._parent):
-            _squeeze(column, kept)
-        self._parent.values[:] = np.arange(len(kept), dtype=np.int32)
+            _squeeze(column, remaining)
+        self._parent.values[:] = np.arange(len(remaining), dtype=np.int32)
 
 
-def _squeeze(column: Column, kept: npt.NDArray[np.intp]) -> None:
-    values = column.values[kept]
+def _squeeze(column: Column, rows: npt.NDArray[np.intp]) -> None:
+    """Keep these rows of a column alone."""
+    values = column.values[rows]
     column.values[: len(values)] = values
     column.keep(len(values))
 

@@ -83,9 +83,19 @@ class Band(NamedTuple):
 def _line(s: Sweep, rows: tuple[Any, Any, Any, Any], place: tuple[int, int], first: bool, diagonal: bool) -> None:
     """Sweep along the lattice line between two rows of pixels.
 
+    Nearly all pixels have the value of the pixel above them. Something happens only where the rows differ, and at the
+    point after that, where the border along the line ends:
+
+        upper  A A A A A A A A | A A A A A A A A | A A A B B B B B
+        lower  A A A A A A A A | A A B B B A A A | A A A B B B B B      | words of eight pixels
+                    passed over      ^     ^           passed over
+
+    The label of a column changes as the sweep passes it: to its east the labels are still those of the row above.
+
     Args:
-        rows: the row above and the row below, both also as 64-bit words: words that agree are passed over.
+        rows: the row above and the row below, both also as 64-bit words.
         place: lattice column and row of the line's first point.
+        first: whether the row above is another band's: then every border that crosses the line gets a node.
     """
     upper, lower, upper_words, lower_words = rows
     per_word = len(upper) // len(upper_words)
@@ -104,17 +114,17 @@ def _line(s: Sweep, rows: tuple[Any, Any, Any, Any], place: tuple[int, int], fir
             continue
         nw, ne, se, sw = upper[c - 1], upper[c], lower[c], lower[c - 1]
         west, north = columns[c - 1].label, columns[c].label
-        if was_west and nw == ne and se == sw and not first:
+        if was_west and nw == ne and se == sw and not first:  # along a border
             old_label, columns[c].label = north, west
             c += 1
             continue
-        known = (int64(old_label if was_west else west), int64(north), int64(NONE), int64(west))
+        around = (int64(old_label if was_west else west), int64(north), int64(NONE), int64(west))
         old_label = north
-        label = label_south_east(s, (int64(nw), int64(ne), int64(se), int64(sw)), known, diagonal)
+        label = label_south_east(s, (int64(nw), int64(ne), int64(se), int64(sw)), around, diagonal)
         columns[c].label = label
         borders = (nw != ne, ne != se, se != sw, sw != nw)
         at = (place[0] + c, place[1])
-        level = lattice_point(s, c, at, borders, (known[0], known[1], label, known[3]), level)
+        level = lattice_point(s, c, at, borders, (around[0], around[1], label, around[3]), level)
         was_west = borders[1]
         c += 1
 
