@@ -30,7 +30,7 @@ from glraster.segmentation.windows import WindowCounts
 from glraster.segmentation.write_map import BLOCK
 from glraster.vector.bands import MaskRasters, band_tasks, measure_band, row_metrics, trace_band
 from glraster.vector.job import VectorizeOptions
-from glraster.vector.job import prepared as prepared_mask
+from glraster.vector.job import open_job as open_mask_job
 from glraster.vector.sieve import new_values
 from glraster.vector.vectorize import _batches, _Tally, _write_file
 
@@ -130,7 +130,7 @@ def bands_cost(mask: Path, options: VectorizeOptions) -> str:
         return found
 
     output = mask.with_name("polygons.gpkg")
-    with prepared_mask(str(mask), str(output), options) as job:
+    with open_mask_job(str(mask), str(output), options) as job:
         rasters, tasks = MaskRasters(job.mask, None), list(band_tasks(job))
         if options.min_area_m2:
             sizes = row_metrics(job)

@@ -32,7 +32,7 @@ def _connectivity(ctx: click.Context, param: click.Parameter, value: str) -> int
     "min_area_m2",
     type=float,
     metavar="M2",
-    help="Smaller parts take the class of the neighbour with the longest common border.",
+    help="Smaller patches take the class of the neighbour with the longest common border.",
 )
 @click.option(
     "--connectivity",
@@ -40,7 +40,7 @@ def _connectivity(ctx: click.Context, param: click.Parameter, value: str) -> int
     default="4",
     show_default=True,
     callback=_connectivity,
-    help="8: parts that touch at a corner are one.",
+    help="8: patches that touch at a corner are one.",
 )
 @click.option("--classes", callback=_names, metavar="A,B", help="Only these classes, by name or number.")
 @click.option("--dissolve", is_flag=True, help="One multipolygon per class.")

@@ -17,7 +17,7 @@ from glraster.raster.source import gdal_session
 from glraster.runner import Runner
 from glraster.vector.ground import NoGround, Plane
 from glraster.vector.job import VectorizeJob
-from glraster.vector.patches import BandParts, RowMetrics, band_parts, with_new_values
+from glraster.vector.patches import BandPatches, RowMetrics, band_patches, with_new_values
 from glraster.vector.sieve import new_values
 from glraster.vector.simplify import Simplification, simplify_band
 from glraster.vector.trace import Band, trace
@@ -59,8 +59,8 @@ class MaskRasters:
 class BandTask:
     """A band of `rows` rows that begins at row `top`, and how it is traced.
 
-    `diagonal` is whether parts that touch at a corner are one. For `measure_band`, `metrics` are the sizes of the rows.
-    For `trace_band`, `values` are the new values of the band's parts, if small ones are merged.
+    `diagonal` is whether patches that touch at a corner are one. `metrics`, for `measure_band`, are the sizes of the
+    rows; `values`, for `trace_band`, the new values of the band's patches, if small ones are merged.
     """
 
     top: int
@@ -81,7 +81,7 @@ def band_tasks(job: VectorizeJob) -> Iterator[BandTask]:
 
 
 def traced_bands(job: VectorizeJob, runner: Runner[MaskRasters]) -> Generator[Band, None, None]:
-    """Trace every band of the mask, from top to bottom; merge small parts before if the options say so.
+    """Trace every band of the mask, from top to bottom; merge small patches before if the options say so.
 
     Memory: two bands, and those that the runner has in hand; with `min_area_m2` also what `sieve.new_values` needs.
     """
@@ -93,22 +93,22 @@ def traced_bands(job: VectorizeJob, runner: Runner[MaskRasters]) -> Generator[Ba
 
 
 def _tasks_with_values(job: VectorizeJob, tasks: list[BandTask], runner: Runner[MaskRasters]) -> Iterator[BandTask]:
-    """The tasks with the values that the bands' parts have when small ones are merged."""
+    """The tasks with the values that the bands' patches have when small ones are merged."""
     sizes, first = row_metrics(job), job.mask.region.top
 
     def with_metrics(task: BandTask) -> BandTask:
         band = slice(task.top - first, task.top - first + task.rows)
         return replace(task, metrics=RowMetrics(task.top, sizes.area[band], sizes.width[band], sizes.height[band]))
 
-    with closing(runner.map(measure_band, map(with_metrics, tasks))) as parts:
-        values: list[Any] = new_values(parts, job.mask.blank, job.options.min_area_m2 or 0.0)
+    with closing(runner.map(measure_band, map(with_metrics, tasks))) as patches:
+        values: list[Any] = new_values(patches, job.mask.blank, job.options.min_area_m2 or 0.0)
     for i, task in enumerate(tasks):
         new, values[i] = values[i].astype(job.mask.pixel), None
         yield replace(task, values=new)
 
 
-def measure_band(rasters: MaskRasters, task: BandTask) -> BandParts:
-    """Number and measure the parts of a band.
+def measure_band(rasters: MaskRasters, task: BandTask) -> BandPatches:
+    """Number and measure the patches of a band.
 
     Raises:
         SceneError: if the mask cannot be read.
@@ -117,7 +117,7 @@ def measure_band(rasters: MaskRasters, task: BandTask) -> BandParts:
     """
     assert task.metrics is not None
     pixels = rasters.read(task.top, task.rows)
-    return band_parts(pixels, rasters.mask.blank, task.metrics, task.top, task.diagonal)
+    return band_patches(pixels, rasters.mask.blank, task.metrics, task.top, task.diagonal)
 
 
 def trace_band(rasters: MaskRasters, task: BandTask) -> Band:

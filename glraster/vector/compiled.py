@@ -1,4 +1,4 @@
-"""Compile functions over arrays to machine code once, and keep it on disk where that is possible.
+"""Compile functions over arrays to machine code once, and keep it on disk if that is possible.
 
 What keeps the first run short (19 s at first, now about 4):
 

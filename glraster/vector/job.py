@@ -39,18 +39,18 @@ class VectorizeOptions:
     Attributes:
         simplify_m: tolerance of simplification in metres (map units without a CRS): corners whose triangle has an area
             below its square are cut. Borders stay shared, the total area stays the same. None: as traced.
-        min_area_m2: parts below this area take the class of the neighbour with the longest common border.
-        connectivity: 4, or 8 for parts that touch at a corner in one (multi)polygon.
-        classes: names or numbers of the classes to write; all otherwise.
+        min_area_m2: patches below this area take the class of the neighbour with the longest common border.
+        connectivity: 4, or 8 for one multipolygon of patches that touch at a corner.
+        classes: names or numbers of the classes to write; default all.
         smooth: round the corners of simplified borders; without `simplify_m`, simplify by one pixel.
-        dissolve: one multipolygon for every class.
-        dst_crs: CRS of the output; the mask's otherwise, longitude and latitude for GeoJSON.
-        layer: name of the layer; the output's name otherwise.
+        dissolve: one multipolygon per class.
+        dst_crs: CRS of the output; default the mask's, longitude and latitude for GeoJSON.
+        layer: name of the layer; default the output's.
         confidence: a raster on the mask's grid, whose mean becomes a column.
-        bounds: (left, bottom, right, top) in the mask's CRS; the whole mask otherwise.
-        catalog: a catalog that names the classes where the mask does not.
-        overwrite: replace an output. resume: accepted after an interruption, which leaves nothing to go on from.
-        threads: that trace; one for every two cores otherwise.
+        bounds: (left, bottom, right, top) in the mask's CRS; default the whole mask.
+        catalog: a catalog that names the classes if the mask does not.
+        overwrite: replace an output. resume: accepted after an interruption; the run starts anew.
+        threads: number of threads that trace; default one for every two cores.
     """
 
     simplify_m: float | None = None
@@ -70,7 +70,7 @@ class VectorizeOptions:
 
 
 class _Names(dict[int, str]):
-    """Class names by pixel value, with a made one for values that nobody named."""
+    """Class name of every value; "class N" if it has none."""
 
     def __missing__(self, value: int) -> str:
         return f"class {value}"
@@ -78,14 +78,14 @@ class _Names(dict[int, str]):
 
 @dataclass(frozen=True)
 class VectorizeJob:
-    """A checked call: open rasters, chosen settings, the form of the output."""
+    """A checked call: open rasters, settings, the form of the output; `class_ids` None writes all classes."""
 
     mask: ClassRaster
     confidence: ValueRaster | None
     output: str
     options: VectorizeOptions
     classes: tuple[LandClass, ...]
-    wanted: frozenset[int] | None
+    class_ids: frozenset[int] | None
     placement: Placement
     form: LayerForm
     simplification: Simplification | None
@@ -100,7 +100,7 @@ class VectorizeJob:
 
     @contextmanager
     def collector(self) -> Iterator[Dissolver | None]:
-        """Where features are collected until all are known; None where they are written as they come."""
+        """Collects features until all are known; None if they are written as they come."""
         if not self.options.dissolve:
             yield None
             return
@@ -110,9 +110,9 @@ class VectorizeJob:
 
     def classes_of(self, values: Iterable[int]) -> list[LandClass]:
         """These values as classes, ascending; one without a name is called "class N"."""
-        known = {c.id: c for c in self.classes}
+        named = {c.id: c for c in self.classes}
         return [
-            known.get(value) or LandClass(value, self.form.names[value], class_color(value)) for value in sorted(values)
+            named.get(value) or LandClass(value, self.form.names[value], class_color(value)) for value in sorted(values)
         ]
 
 
@@ -120,42 +120,42 @@ _SQUARE = ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))
 
 
 @contextmanager
-def prepared(mask_path: str, output: str, options: VectorizeOptions | None) -> Iterator[VectorizeJob]:
-    """Check the call from the cheapest mistake to the dearest and open the rasters."""
-    chosen = options or VectorizeOptions()
-    _check_numbers(chosen)
+def open_job(mask_path: str, output: str, options: VectorizeOptions | None) -> Iterator[VectorizeJob]:
+    """Open the rasters and check the call, the cheapest mistakes first."""
+    options = options or VectorizeOptions()
+    _check_numbers(options)
     ending = ending_of(output)
     if output != "-":
-        inputs = input_files(mask_path, chosen.confidence, chosen.catalog)
-        claim(Path(output), inputs=inputs, overwrite=chosen.overwrite)
+        inputs = input_files(mask_path, options.confidence, options.catalog)
+        claim(Path(output), inputs=inputs, overwrite=options.overwrite)
     with ExitStack() as stack:
-        mask = stack.enter_context(ClassRaster(mask_path, chosen.bounds))
+        mask = stack.enter_context(ClassRaster(mask_path, options.bounds))
         confidence = None
-        if chosen.confidence is not None:
-            confidence = stack.enter_context(ValueRaster(str(chosen.confidence)))
+        if options.confidence is not None:
+            confidence = stack.enter_context(ValueRaster(str(options.confidence)))
             _check_same_grid(mask, confidence)
-        classes = mask.named or _catalog_classes(chosen)
-        target, reproject = _target_crs(mask, chosen.dst_crs, ending)
-        multi = chosen.connectivity == 8 or chosen.dissolve
+        classes = mask.named or _catalog_classes(options)
+        target, reproject = _target_crs(mask, options.dst_crs, ending)
+        multi = options.connectivity == 8 or options.dissolve
         ground = ground_of(mask.crs, mask.transform, mask.region)
         form = LayerForm(
             ending=ending,
-            layer=chosen.layer or (Path(output).stem if output != "-" else "polygons"),
+            layer=options.layer or (Path(output).stem if output != "-" else "polygons"),
             crs=target,
             names=_Names({c.id: c.name for c in classes}),
             multi=multi,
             confidence=confidence is not None,
-            metadata=_metadata(mask, chosen),
+            metadata=_metadata(mask, options),
         )
-        how = _simplification(chosen, pixel_side_m(mask, ground))
+        how = _simplification(options, pixel_side_m(mask, ground))
         reach_px = how.reach_px if how and how.smooth else 0.0
-        placement = Placement(mask.transform, ground, reproject, multi and not chosen.dissolve, reach_px)
-        wanted = _wanted(chosen.classes, classes)
-        yield VectorizeJob(mask, confidence, output, chosen, classes, wanted, placement, form, how)
+        placement = Placement(mask.transform, ground, reproject, multi and not options.dissolve, reach_px)
+        class_ids = _class_ids(options.classes, classes)
+        yield VectorizeJob(mask, confidence, output, options, classes, class_ids, placement, form, how)
 
 
 def pixel_side_m(mask: ClassRaster, ground: Ground) -> float:
-    """Side of a square as large as a pixel at the mask's centre, in metres, or in map units where those are unknown."""
+    """Side of a square as large as a pixel at the mask's centre, in metres, or in map units if those are unknown."""
     row, column = mask.region.top + mask.region.height / 2, mask.region.left + mask.region.width / 2
     xy = np.array([mask.transform @ (column + i, row + j) for i, j in _SQUARE])
     area = float(ground.measure(xy, np.array([0, len(xy)]))[0][0])
@@ -191,36 +191,36 @@ def _catalog_classes(options: VectorizeOptions) -> tuple[LandClass, ...]:
     return load_catalog(options.catalog).label_classes
 
 
-def _wanted(texts: tuple[str, ...] | None, classes: tuple[LandClass, ...]) -> frozenset[int] | None:
+def _class_ids(texts: tuple[str, ...] | None, classes: tuple[LandClass, ...]) -> frozenset[int] | None:
     if texts is None:
         return None
     by_name = {c.name: c.id for c in classes}
-    found = set()
+    class_ids = set()
     for text in texts:
         if text in by_name:
-            found.add(by_name[text])
+            class_ids.add(by_name[text])
         elif text.lstrip("-").isdecimal() and (not classes or int(text) in by_name.values()):
-            found.add(int(text))
+            class_ids.add(int(text))
         else:
             near = get_close_matches(text, by_name, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            known = ", ".join(by_name) or "numbers only: the mask names no classes"
-            raise UsageError(f"--classes {text}: no such class; {hint}the mask has {known}")
-    return frozenset(found)
+            names = ", ".join(by_name) or "numbers only: the mask names no classes"
+            raise UsageError(f"--classes {text}: no such class; {hint}the mask has {names}")
+    return frozenset(class_ids)
 
 
-def _target_crs(mask: ClassRaster, asked: str | None, ending: str) -> tuple[str | None, Reproject | None]:
+def _target_crs(mask: ClassRaster, dst_crs: str | None, ending: str) -> tuple[str | None, Reproject | None]:
     """The CRS of the output as text, and how to get there."""
-    wanted = asked
+    name = dst_crs
     if ending in LON_LAT_FORMATS:
-        if asked is not None and not _is_lon_lat(_crs(asked)):
-            raise UsageError(f"--dst-crs {asked}: GeoJSON has longitude and latitude by definition; leave it out")
-        wanted = _LON_LAT if mask.crs is not None else None
-    if wanted is None:
+        if dst_crs is not None and not _is_lon_lat(_crs(dst_crs)):
+            raise UsageError(f"--dst-crs {dst_crs}: GeoJSON has longitude and latitude by definition; leave it out")
+        name = _LON_LAT if mask.crs is not None else None
+    if name is None:
         return (None if mask.crs is None else _text(mask.crs)), None
-    target = _crs(wanted)
+    target = _crs(name)
     if mask.crs is None:
-        raise UsageError(f"--dst-crs {wanted}: {mask.path} has no CRS to start from; assign one (rio edit-info --crs)")
+        raise UsageError(f"--dst-crs {name}: {mask.path} has no CRS to start from; assign one (rio edit-info --crs)")
     if target == mask.crs:
         return _text(mask.crs), None
     return _text(target), _reprojection(mask, target)
@@ -268,7 +268,8 @@ def _metadata(mask: ClassRaster, options: VectorizeOptions) -> dict[str, str]:
         "bounds": options.bounds,
         "confidence": None if options.confidence is None else Path(options.confidence).name,
     }
-    said = {f"GLRASTER_{key.upper()}": str(value) for key, value in settings.items() if value is not None}
+    tags = {f"GLRASTER_{key.upper()}": str(value) for key, value in settings.items() if value is not None}
     name = Path(mask.path).name if is_path(mask.path) else mask.path
-    known = {"GLRASTER_MODEL": model} if model else {}
-    return {"GLRASTER_SOURCE": name, "GLRASTER_VERSION": __version__, **known, **said}
+    if model:
+        tags = {"GLRASTER_MODEL": model, **tags}
+    return {"GLRASTER_SOURCE": name, "GLRASTER_VERSION": __version__, **tags}

@@ -47,9 +47,12 @@ _OUTLINE = "0,0,0,60"
 
 @dataclass(frozen=True)
 class LayerForm:
-    """What a vector file is to be: `ending` of its format, layer name, CRS (text that PROJ knows), names of values.
+    """Form of a vector file.
 
-    `multi` for a layer of multipolygons; `confidence` for a column of that name; `metadata` by key.
+    Attributes:
+        ending: of the format, see `DRIVERS`. layer: its name. crs: text that PROJ reads, or None.
+        names: class name of every pixel value.
+        multi: a layer of multipolygons. confidence: a column of that name. metadata: by key.
     """
 
     ending: str
@@ -72,10 +75,10 @@ class LayerForm:
 
 
 def ending_of(output: str) -> str:
-    """The format that an output's name asks for; `-` is line by line GeoJSON.
+    """Ending of the format of an output; `-` is GeoJSON line by line.
 
     Raises:
-        UsageError: where there is no such format.
+        UsageError: if no format has the name's ending.
     """
     ending = ".geojsonl" if output == "-" else Path(output).suffix.lower()
     if ending not in DRIVERS:
@@ -83,17 +86,17 @@ def ending_of(output: str) -> str:
     return ending
 
 
-def record_batch(found: Features, form: LayerForm, confidence: Any = None) -> pa.RecordBatch:
+def record_batch(batch: Features, form: LayerForm, confidence: Any = None) -> pa.RecordBatch:
     """Features as an Arrow batch; the geometries are not copied."""
-    values, index = np.unique(found.value, return_inverse=True)
+    values, index = np.unique(batch.value, return_inverse=True)
     columns = [
-        _column(found.value, pa.int32()),
+        _column(batch.value, pa.int32()),
         _repeated([form.names[int(value)] for value in values], index),
-        _column(found.area_m2, pa.float64()),
-        _column(found.perimeter_m, pa.float64()),
+        _column(batch.area_m2, pa.float64()),
+        _column(batch.perimeter_m, pa.float64()),
         *([] if confidence is None else [_column(confidence, pa.float64())]),
         pa.Array.from_buffers(
-            pa.large_binary(), len(found), [None, pa.py_buffer(found.offsets), pa.py_buffer(found.wkb)]
+            pa.large_binary(), len(batch), [None, pa.py_buffer(batch.offsets), pa.py_buffer(batch.wkb)]
         ),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=form.schema())
@@ -112,8 +115,8 @@ def _repeated(texts: list[str], index: npt.NDArray[np.intp]) -> pa.Array:
 
 def _column(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     """An Arrow array of the same memory, null where a value is NaN; `pa.array` would import pandas first."""
-    known = np.isfinite(values)
-    valid = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    finite = np.isfinite(values)
+    valid = None if finite.all() else pa.py_buffer(np.packbits(finite, bitorder="little"))
     return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
 
 
@@ -121,7 +124,7 @@ def write(batches: Iterator[pa.RecordBatch], path: str, form: LayerForm) -> None
     """Write all batches to a new file. Memory: one batch, and what the driver needs for its index.
 
     Raises:
-        OutputError: where the file cannot be written.
+        OutputError: if the file cannot be written.
     """
     if form.ending == ".parquet":
         _write_parquet(batches, path, form)
@@ -164,7 +167,7 @@ def _driver_options(form: LayerForm) -> dict[str, Any]:
 
 
 def _noting(batches: Iterator[pa.RecordBatch], failures: list[BaseException]) -> Iterator[pa.RecordBatch]:
-    """Pass batches on, and keep the error that ends them: Arrow's C interface would turn it into a text."""
+    """Pass batches on and note the exception that ends them: Arrow's C interface turns it into a text."""
     try:
         yield from batches
     except BaseException as error:
@@ -209,39 +212,39 @@ class _Class:
 
 @dataclass
 class Dissolver:
-    """Polygons that wait in a file per class in `folder` until all are known. Memory: the largest class, at the end."""
+    """Collects the polygons of every class in a file in `folder`. Memory: the largest class, at the end."""
 
     folder: Path
     _classes: dict[int, _Class] = field(default_factory=dict)
 
-    def add(self, found: Features, confidence: FloatArray | None) -> None:
-        """Take polygons; confidences are averaged by area."""
-        for value in np.unique(found.value).tolist():
-            chosen = np.flatnonzero(found.value == value)
-            part, known = found.take(chosen), self._classes.setdefault(value, _Class())
-            known.polygons += len(part)
-            known.area_m2 += float(part.area_m2.sum())
-            known.perimeter_m += float(part.perimeter_m.sum())
+    def add(self, batch: Features, confidence: FloatArray | None) -> None:
+        """Add polygons; confidences are averaged by area."""
+        for value in np.unique(batch.value).tolist():
+            rows = np.flatnonzero(batch.value == value)
+            members, total = batch.take(rows), self._classes.setdefault(value, _Class())
+            total.polygons += len(members)
+            total.area_m2 += float(members.area_m2.sum())
+            total.perimeter_m += float(members.perimeter_m.sum())
             if confidence is not None:
-                measured = np.isfinite(confidence[chosen])
-                weights = np.where(np.isfinite(part.area_m2), part.area_m2, 1.0)[measured]
-                known.weighted += float((confidence[chosen][measured] * weights).sum())
-                known.weight += float(weights.sum())
+                measured = np.isfinite(confidence[rows])
+                weights = np.where(np.isfinite(members.area_m2), members.area_m2, 1.0)[measured]
+                total.weighted += float((confidence[rows][measured] * weights).sum())
+                total.weight += float(weights.sum())
             with self._file(value).open("ab") as stream:
-                stream.write(part.wkb.data)
+                stream.write(members.wkb.data)
 
     def features(self) -> Iterator[tuple[Features, FloatArray]]:
         """One multipolygon for every class, with its mean confidence."""
-        for value, known in sorted(self._classes.items()):
-            head = np.frombuffer(_HEAD.pack(1, _MULTIPOLYGON, known.polygons), np.uint8)
+        for value, total in sorted(self._classes.items()):
+            head = np.frombuffer(_HEAD.pack(1, _MULTIPOLYGON, total.polygons), np.uint8)
             wkb = np.empty(len(head) + self._file(value).stat().st_size, np.uint8)
             wkb[: len(head)] = head
             with self._file(value).open("rb") as stream:
                 stream.readinto(wkb[len(head) :].data)
             self._file(value).unlink()
             values: npt.NDArray[np.int32] = np.array([value], np.int32)
-            measures = np.array([known.area_m2]), np.array([known.perimeter_m])
-            mean = known.weighted / known.weight if known.weight else np.nan
+            measures = np.array([total.area_m2]), np.array([total.perimeter_m])
+            mean = total.weighted / total.weight if total.weight else np.nan
             yield Features(values, values, *measures, wkb, np.array([0, len(wkb)])), np.array([mean])
 
     def _file(self, value: int) -> Path:
@@ -249,7 +252,7 @@ class Dissolver:
 
 
 def add_style(path: Path, layer: str, classes: Sequence[LandClass]) -> None:
-    """Give a layer of a GeoPackage its colours, which QGIS applies when it opens the layer."""
+    """Add a default style to a layer of a GeoPackage, which QGIS applies when it opens the layer."""
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(_TABLE)
         database.execute(_CONTENTS)

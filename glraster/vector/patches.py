@@ -27,8 +27,8 @@ class RowMetrics:
     height: FloatArray
 
 
-class BandParts(NamedTuple):
-    """The parts of one band of rows, with labels local to it: of the row above the band, of its last row; value and
+class BandPatches(NamedTuple):
+    """The patches of one band of rows, with labels local to it: of the row above the band, of its last row; value and
     area of every label; pairs of labels with the length of their common border.
     """
 
@@ -39,36 +39,38 @@ class BandParts(NamedTuple):
     borders: tuple[Int32Array, Int32Array, FloatArray]
 
 
-def band_parts(pixels: npt.NDArray[Any], blank: int, metrics: RowMetrics, first_row: int, diagonal: bool) -> BandParts:
-    """Number and measure the parts of a band.
+def band_patches(
+    pixels: npt.NDArray[Any], blank: int, metrics: RowMetrics, first_row: int, diagonal: bool
+) -> BandPatches:
+    """Number and measure the patches of a band.
 
     Args:
         pixels: with the row above the band, as for `trace`.
         blank: value of pixels without class.
         metrics: sizes of the rows of the raster, or of this band's.
         first_row: of the band.
-        diagonal: whether parts that touch at a corner are one.
+        diagonal: whether patches that touch at a corner are one.
 
     Memory: 8 bytes per pixel, besides what is returned.
     """
-    labels, count = number_parts(pixels, diagonal)
+    labels, count = number_patches(pixels, diagonal)
     rows = slice(first_row - metrics.first_row, first_row - metrics.first_row + len(pixels) - 1)
     area = np.zeros(count)
     value = np.empty(count, np.int32)
-    _measure_parts(pixels, labels, _padded(metrics.area[rows], len(pixels) - 1), value, area)
+    _measure_patches(pixels, labels, _padded(metrics.area[rows], len(pixels) - 1), value, area)
     borders = _common_borders(pixels, labels, blank, (metrics.width[rows], metrics.height[rows]))
-    return BandParts(labels[0].copy(), labels[-1].copy(), value, area, borders)
+    return BandPatches(labels[0].copy(), labels[-1].copy(), value, area, borders)
 
 
 def with_new_values(pixels: npt.NDArray[Any], values: npt.NDArray[Any], diagonal: bool) -> npt.NDArray[Any]:
     """A band again, with the row above it, every pixel with the new value of its label."""
-    labels, _ = number_parts(pixels, diagonal)
+    labels, _ = number_patches(pixels, diagonal)
     merged: npt.NDArray[Any] = values.astype(pixels.dtype)[labels]
     return merged
 
 
-def number_parts(pixels: npt.NDArray[Any], diagonal: bool) -> tuple[Int32Array, int]:
-    """Labels 0, 1, 2, ... of the parts of one value in a band, and how many there are."""
+def number_patches(pixels: npt.NDArray[Any], diagonal: bool) -> tuple[Int32Array, int]:
+    """Labels 0, 1, 2, ... of the patches of one value in a band, and how many there are."""
     labels = np.empty(pixels.shape, np.int32)
     parent = np.empty(pixels.size, np.int32)
     count = _number(pixels, labels, parent, diagonal)
@@ -116,7 +118,7 @@ def _number(pixels: Any, labels: Any, parent: Int32Array, diagonal: bool) -> int
 
 
 @compiled
-def _measure_parts(pixels: Any, labels: Any, row_area: Any, value: Any, area: Any) -> None:
+def _measure_patches(pixels: Any, labels: Any, row_area: Any, value: Any, area: Any) -> None:
     """Sum up areas; the row above the band is another band's and counts nothing."""
     for r in range(len(labels)):
         for c in range(labels.shape[1]):
@@ -128,7 +130,7 @@ def _measure_parts(pixels: Any, labels: Any, row_area: Any, value: Any, area: An
 def _common_borders(
     pixels: npt.NDArray[Any], labels: Int32Array, blank: int, sizes: tuple[FloatArray, FloatArray]
 ) -> tuple[Int32Array, Int32Array, FloatArray]:
-    """Pairs of labels of different parts with the length of their common border."""
+    """Pairs of labels of different patches with the length of their common border."""
     rows = len(pixels) - 1
     width, height = (_padded(size, rows) for size in sizes)
     filled = pixels != blank

@@ -41,7 +41,7 @@ class Features:
     """Some features: pixel `value` (n,), `label` of each one's faces (n,), `area_m2` and `perimeter_m` (n,), and their
     geometries in well-known binary, one after the other in `wkb`, with (n + 1,) `offsets`.
 
-    Areas and perimeters are NaN where the CRS tells no metres.
+    Areas and perimeters are NaN if the CRS has no metres.
     """
 
     value: npt.NDArray[np.int32]

@@ -1,7 +1,7 @@
-"""Give small parts of a class raster the class of the neighbour with the longest common border.
+"""Give small patches of a class raster the class of the neighbour with the longest common border.
 
-Two passes over the bands: the first numbers the parts and measures them and their common borders; then the smallest
-part is merged first, until every part is large enough or has no neighbour; the second gives every pixel its new class.
+Two passes over the bands: the first numbers the patches and measures them and their common borders; then the smallest
+patch is merged first, until every patch is large enough or has no neighbour; the second gives pixels their new class.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import numpy as np
 
 from glraster.vector.arcs import NONE, Int32Array, find_root, join_labels
 from glraster.vector.compiled import compiled, inlined, int64
-from glraster.vector.patches import BandParts, FloatArray, summed
+from glraster.vector.patches import BandPatches, FloatArray, summed
 
 
-class Parts(NamedTuple):
-    """All parts of a raster while they are merged: tree of labels, value, area, and a list of borders of small ones.
+class Patches(NamedTuple):
+    """All patches of a raster while they are merged: tree of labels, value, area, and a list of borders of small ones.
 
-    `head` is a part's first border and `tail` its last one; border i leads to part `other[i]`, is `length[i]` long and
-    is followed by `following[i]`. `along` is room to sum up borders by neighbour, `touched` for the neighbours.
+        head[p] --> i --> following[i] --> ... <-- tail[p]      other[i]: patch on the other side, length[i]
+
+    When two patches become one, their lists are linked: two borders may then lead to one neighbour, and some inside.
+    `along` is room to add up the borders to each neighbour, `touched` for the neighbours.
     """
 
     parent: Int32Array
@@ -35,15 +37,15 @@ class Parts(NamedTuple):
     touched: Int32Array
 
 
-def new_values(bands: Iterable[BandParts], blank: int, least_area: float) -> list[Int32Array]:
-    """The value of every label of every band when no part is smaller than it must be.
+def new_values(bands: Iterable[BandPatches], blank: int, least_area: float) -> list[Int32Array]:
+    """The value of every label of every band when no patch is smaller than it must be.
 
     Args:
         bands: from top to bottom.
         blank: value of pixels without class.
         least_area: in the unit of the bands' sizes.
 
-    Memory: about 60 bytes per part, 100 for one that is too small.
+    Memory: about 60 bytes per patch, 100 for one that is too small.
     """
     parent = np.empty(0, np.int32)
     values, areas, borders, ends = [], [], [], [0]
@@ -65,7 +67,7 @@ def new_values(bands: Iterable[BandParts], blank: int, least_area: float) -> lis
 
 
 def _joined(borders: list[tuple[Int32Array, Int32Array, FloatArray]]) -> tuple[Int32Array, Int32Array, FloatArray]:
-    one, two, length = (np.concatenate(parts) for parts in zip(*borders, strict=True))
+    one, two, length = (np.concatenate(patches) for patches in zip(*borders, strict=True))
     return one, two, length
 
 
@@ -76,7 +78,7 @@ def _merge_small(
     borders: tuple[Int32Array, Int32Array, FloatArray],
     limits: tuple[int, float],
 ) -> None:
-    """Merge parts, smallest first; `value` is changed for every label. `limits` are blank and the least area."""
+    """Merge patches, smallest first; `value` is changed for every label. `limits` are blank and the least area."""
     blank, least = limits
     _gather_areas(parent, area)
     one, two, length = borders
@@ -88,16 +90,16 @@ def _merge_small(
     matters = is_small[owner] & (owner != other)
     owner, other, length = owner[matters], other[matters], length[matters]
     head, tail, following = (np.full(n, NONE, np.int32) for n in (len(parent), len(parent), len(owner)))
-    parts = Parts(
+    patches = Patches(
         *(parent, value, area, head, tail, other, length, following),
         np.zeros(len(parent)),
         np.empty(len(owner) + 1, np.int32),
     )
-    _list_borders(parts, owner)
+    _list_borders(patches, owner)
     small = np.flatnonzero(is_small).astype(np.int32)
     small = small[np.lexsort((small, area[small]))]
     room = len(small) + 1
-    _merge(parts, (area[small], small), (np.empty(room), np.empty(room, np.int32)), least)
+    _merge(patches, (area[small], small), (np.empty(room), np.empty(room, np.int32)), least)
     _spread_values(parent, value)
 
 
@@ -117,7 +119,7 @@ def _spread_values(parent: Int32Array, value: Int32Array) -> None:
 
 
 @compiled
-def _list_borders(p: Parts, owner: Int32Array) -> None:
+def _list_borders(p: Patches, owner: Int32Array) -> None:
     for i in range(len(owner)):
         if p.tail[owner[i]] == NONE:
             p.head[owner[i]] = i
@@ -127,13 +129,13 @@ def _list_borders(p: Parts, owner: Int32Array) -> None:
 
 
 @inlined
-def _best_neighbour(p: Parts, part: int) -> tuple[int, int]:
+def _best_neighbour(p: Patches, patch: int) -> tuple[int, int]:
     """The neighbour with the longest common border (of two the larger, of equals the first), and how many it has."""
     count = 0
-    i = p.head[part]
+    i = p.head[patch]
     while i != NONE:
         other = find_root(p.parent, int64(p.other[i]))
-        if other != part:
+        if other != patch:
             if p.along[other] == 0.0:
                 p.touched[count] = other
                 count += 1
@@ -154,8 +156,8 @@ def _best_neighbour(p: Parts, part: int) -> tuple[int, int]:
 
 
 @inlined
-def _absorb(p: Parts, one: int, two: int) -> int:
-    """Make one part of two; return its label."""
+def _absorb(p: Patches, one: int, two: int) -> int:
+    """Make one patch of two; return its label."""
     into, gone = min(one, two), max(one, two)
     p.parent[gone] = into
     p.area[into] += p.area[gone]
@@ -169,26 +171,26 @@ def _absorb(p: Parts, one: int, two: int) -> int:
 
 
 @compiled
-def _merge(p: Parts, small: tuple[Any, Any], heap: tuple[Any, Any], least: float) -> None:
-    """Merge the parts in `small`, sorted by area, and those that are still too small after that, which wait in `heap`.
+def _merge(p: Patches, small: tuple[Any, Any], heap: tuple[Any, Any], least: float) -> None:
+    """Merge the patches in `small`, sorted by area, and the merged ones that are still too small, which wait in `heap`.
 
-    Both are pairs of areas and parts; a part whose area has changed since then is not meant any more.
+    Both are pairs of areas and patches; an entry is out of date if its patch has another area now.
     """
     first, waiting = 0, 0
     while first < len(small[0]) or waiting > 0:
         if waiting > 0 and (first == len(small[0]) or (heap[0][0], heap[1][0]) < (small[0][first], small[1][first])):
-            area, part = heap[0][0], heap[1][0]
+            area, patch = heap[0][0], heap[1][0]
             waiting -= 1
             _take_first(heap, waiting)
         else:
-            area, part = small[0][first], small[1][first]
+            area, patch = small[0][first], small[1][first]
             first += 1
-        if p.parent[part] != part or p.area[part] != area:
+        if p.parent[patch] != patch or p.area[patch] != area:
             continue
-        best, count = _best_neighbour(p, part)
+        best, count = _best_neighbour(p, patch)
         if best == NONE:
             continue
-        value, merged = p.value[best], part
+        value, merged = p.value[best], patch
         for k in range(count):
             if p.value[p.touched[k]] == value:
                 merged = _absorb(p, merged, p.touched[k])
@@ -200,29 +202,29 @@ def _merge(p: Parts, small: tuple[Any, Any], heap: tuple[Any, Any], least: float
 
 @inlined
 def _take_first(heap: tuple[Any, Any], size: int) -> None:
-    areas, parts = heap
-    areas[0], parts[0] = areas[size], parts[size]
+    areas, patches = heap
+    areas[0], patches[0] = areas[size], patches[size]
     at = 0
     while 2 * at + 1 < size:
         child = 2 * at + 1
-        if child + 1 < size and (areas[child + 1], parts[child + 1]) < (areas[child], parts[child]):
+        if child + 1 < size and (areas[child + 1], patches[child + 1]) < (areas[child], patches[child]):
             child += 1
-        if (areas[child], parts[child]) >= (areas[at], parts[at]):
+        if (areas[child], patches[child]) >= (areas[at], patches[at]):
             break
         areas[at], areas[child] = areas[child], areas[at]
-        parts[at], parts[child] = parts[child], parts[at]
+        patches[at], patches[child] = patches[child], patches[at]
         at = child
 
 
 @inlined
-def _insert(heap: tuple[Any, Any], size: int, area: float, part: int) -> None:
-    areas, parts = heap
-    areas[size], parts[size] = area, part
+def _insert(heap: tuple[Any, Any], size: int, area: float, patch: int) -> None:
+    areas, patches = heap
+    areas[size], patches[size] = area, patch
     at = size
     while at > 0:
         above = (at - 1) // 2
-        if (areas[at], parts[at]) >= (areas[above], parts[above]):
+        if (areas[at], patches[at]) >= (areas[above], patches[above]):
             break
         areas[at], areas[above] = areas[above], areas[at]
-        parts[at], parts[above] = parts[above], parts[at]
+        patches[at], patches[above] = patches[above], patches[at]
         at = above

@@ -47,7 +47,7 @@ class Band(NamedTuple):
         level: how far corners are rounded, see `simplify.round_levels`.
         start: (arcs + 1,) where every arc's vertices begin.
         left, right: (arcs,) labels beside every arc.
-        origin, target: (arcs,) `4 * node + direction` of the ends; NONE where closed, `PORT - column` at the lower
+        origin, target: (arcs,) `4 * node + direction` of the ends; NONE if closed, `PORT - column` at the lower
             edge.
         slots: (nodes, 4) outgoing half-edge in every direction, NONE where there is no border or it is another
             band's.
@@ -219,7 +219,7 @@ def trace(
         first_row: where the band begins in the raster.
         first_column: lattice column of the pixels' left edge.
         diagonal: also list labels of one value that touch at a corner.
-        measured: values of the same shape, NaN where there is none, to be summed up by label.
+        measured: values of the same shape, NaN where there is none, to be summed by label.
 
     Returns:
         The band's borders. Memory: proportional to their vertices.

@@ -22,7 +22,7 @@ from glraster.process import peak_memory_bytes
 from glraster.raster.source import gdal_session
 from glraster.vector.bands import traced_bands
 from glraster.vector.distributed import band_runner
-from glraster.vector.job import VectorizeJob, VectorizeOptions, prepared
+from glraster.vector.job import VectorizeJob, VectorizeOptions, open_job
 from glraster.vector.output import add_style, record_batch, write
 from glraster.vector.polygons import Features, features
 from glraster.vector.stitch import Coverage
@@ -32,12 +32,12 @@ __all__ = ["VectorizeOptions", "VectorizeResult", "vectorize"]
 
 
 _LITTLE_SPACE = 32 * 2**20
-"""Free bytes below which a driver's failure is put down to a full disk: it has given back some when it reports."""
+"""Free bytes below which a driver's failure counts as a full disk: it has freed some when it reports."""
 
 
 @dataclass(frozen=True)
 class ClassPolygons:
-    """How many polygons a class has; `area_m2` is None where the mask's CRS tells no metres."""
+    """Polygons of a class; `area_m2` is None if the mask's CRS has no metres."""
 
     id: int
     name: str
@@ -47,7 +47,7 @@ class ClassPolygons:
 
 @dataclass(frozen=True)
 class VectorizeResult:
-    """What a vectorization made: path, layer, polygons by class, size of the mask in pixels, and what it cost."""
+    """The outcome: path, layer, polygons by class, size of the mask in pixels, time and memory."""
 
     output: str
     layer: str
@@ -65,14 +65,14 @@ class VectorizeResult:
 
 @dataclass
 class _Tally:
-    """What was written so far, by pixel value."""
+    """Polygons and area written so far, by pixel value."""
 
     polygons: dict[int, int] = field(default_factory=dict)
     area_m2: dict[int, float] = field(default_factory=dict)
 
-    def add(self, found: Features) -> None:
-        values, index = np.unique(found.value, return_inverse=True)
-        areas = np.bincount(index, found.area_m2, len(values))
+    def add(self, batch: Features) -> None:
+        values, index = np.unique(batch.value, return_inverse=True)
+        areas = np.bincount(index, batch.area_m2, len(values))
         for value, count, area in zip(values.tolist(), np.bincount(index).tolist(), areas.tolist(), strict=True):
             self.polygons[value] = self.polygons.get(value, 0) + count
             self.area_m2[value] = self.area_m2.get(value, 0.0) + area
@@ -95,17 +95,17 @@ def vectorize(
         output: .gpkg, .parquet, .fgb, .geojson or .geojsonl; `-` writes GeoJSON lines to standard output.
         options: see `VectorizeOptions`.
         progress: called with rows done and rows in all after every band.
-        cluster: workers that trace the bands, see `cluster.connected`; threads of this process where None.
+        cluster: workers that trace the bands, see `cluster.connected`; default threads of this process.
 
     Raises:
-        GlrasterError: for all a user can put right; nothing half-written is left.
+        GlrasterError: for all a user can put right; no half-written file remains.
 
     Memory depends on a row of the mask's blocks and on the borders of the polygons that are open at one row; with
     `min_area_m2` also on the number of polygons, with `dissolve` on the largest class.
     """
     started = time.perf_counter()
     tally = _Tally()
-    with gdal_session(), prepared(os.fspath(mask), os.fspath(output), options) as job:
+    with gdal_session(), open_job(os.fspath(mask), os.fspath(output), options) as job:
         with (
             closing(traced_bands(job, band_runner(job, cluster))) as bands,
             closing(_batches(job, bands, tally, progress or (lambda _done, _total: None))) as batches,
@@ -141,15 +141,15 @@ def _batches(
     """Batches of features for the writer, as the bands come in."""
     region = job.mask.region
     with job.collector() as collect:
-        for found, confidence in _closed(job, bands, progress):
-            kept, confidence = _chosen(found, confidence, job.wanted)
-            if not len(kept):
+        for closed, means in _closed(job, bands, progress):
+            batch, confidence = _of_classes(job.class_ids, closed, means)
+            if not len(batch):
                 continue
-            tally.add(kept)
+            tally.add(batch)
             if collect is None:
-                yield record_batch(kept, job.form, confidence)
+                yield record_batch(batch, job.form, confidence)
             else:
-                collect.add(kept, confidence)
+                collect.add(batch, confidence)
         if collect is not None:
             for whole, mean in collect.features():
                 yield record_batch(whole, job.form, None if job.confidence is None else mean)
@@ -159,6 +159,7 @@ def _batches(
 def _closed(
     job: VectorizeJob, bands: Iterator[Band], progress: ProgressCallback
 ) -> Iterator[tuple[Features, npt.NDArray[np.float64] | None]]:
+    """Features as they are closed, with their mean confidence."""
     region = job.mask.region
     coverage = Coverage(job.mask.columns, job.mask.blank, job.options.connectivity == 8)
     for band in bands:
@@ -167,26 +168,26 @@ def _closed(
             coverage.mend_seam(job.simplification)
         done = band.first_row + band.rows - region.top
         faces = coverage.closed_faces(last=done >= region.height)
-        for found in features(faces, coverage.borders(), job.placement):
-            yield found, coverage.means(found.label) if job.confidence is not None else None
+        for batch in features(faces, coverage.borders(), job.placement):
+            yield batch, coverage.means(batch.label) if job.confidence is not None else None
         coverage.forget()
         progress(min(done, region.height), region.height)
 
 
-def _chosen(
-    found: Features, confidence: npt.NDArray[np.float64] | None, wanted: frozenset[int] | None
+def _of_classes(
+    class_ids: frozenset[int] | None, batch: Features, confidence: npt.NDArray[np.float64] | None
 ) -> tuple[Features, npt.NDArray[np.float64] | None]:
-    """The features of the classes that were asked for."""
-    if wanted is None:
-        return found, confidence
-    kept = np.flatnonzero(np.isin(found.value, list(wanted)))
-    return found.take(kept), None if confidence is None else confidence[kept]
+    """The features of these classes; all if None."""
+    if class_ids is None:
+        return batch, confidence
+    rows = np.flatnonzero(np.isin(batch.value, list(class_ids)))
+    return batch.take(rows), None if confidence is None else confidence[rows]
 
 
 def _result(job: VectorizeJob, tally: _Tally, seconds: float) -> VectorizeResult:
-    known = not any(np.isnan(area) for area in tally.area_m2.values())
+    measured = not any(np.isnan(area) for area in tally.area_m2.values())
     classes = tuple(
-        ClassPolygons(c.id, c.name, tally.polygons[c.id], tally.area_m2[c.id] if known else None)
+        ClassPolygons(c.id, c.name, tally.polygons[c.id], tally.area_m2[c.id] if measured else None)
         for c in job.classes_of(tally.polygons)
     )
     return VectorizeResult(

@@ -18,7 +18,7 @@ from glraster.raster import class_raster
 from glraster.vector import distributed as distributed_bands
 from glraster.vector.bands import traced_bands
 from glraster.vector.distributed import band_runner, mask_call, mask_fingerprint, open_mask
-from glraster.vector.job import VectorizeOptions, prepared
+from glraster.vector.job import VectorizeOptions, open_job
 
 H, W, ROWS = 300, 200, 10
 BANDS = H // ROWS
@@ -96,7 +96,7 @@ def test_a_worker_opens_a_mask_once(min_area, mask, monkeypatch):
     """What a worker does, in this process."""
     opened, raster = [], class_raster.ClassRaster
     monkeypatch.setattr(distributed_bands, "ClassRaster", lambda *a, **k: opened.append(a) or raster(*a, **k))
-    with prepared(str(mask), "-", VectorizeOptions(min_area_m2=min_area)) as job:
+    with open_job(str(mask), "-", VectorizeOptions(min_area_m2=min_area)) as job:
         near = list(traced_bands(job, band_runner(job, None)))
         assert len(near) == (BANDS if min_area is None else 2 * BANDS)
         opening = Opening(open_mask, mask_call(job))

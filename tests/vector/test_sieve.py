@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from glraster.vector.patches import RowMetrics, band_parts, with_new_values
+from glraster.vector.patches import RowMetrics, band_patches, with_new_values
 from glraster.vector.sieve import new_values
 
 NEIGHBOURS = ((0, 1), (1, 0), (0, -1), (-1, 0))
@@ -72,7 +72,7 @@ def sieved(mask, rows, least):
 
     ones = np.ones(height)
     sizes = RowMetrics(0, ones, ones, ones)
-    values = new_values((band_parts(band, 0, sizes, top, diagonal=False) for top, band in bands()), 0, least)
+    values = new_values((band_patches(band, 0, sizes, top, diagonal=False) for top, band in bands()), 0, least)
     merged = [with_new_values(band, new, diagonal=False) for (_, band), new in zip(bands(), values, strict=True)]
     assert all((above[-1] == below[0]).all() for above, below in itertools.pairwise(merged))
     return np.concatenate([band[1:] for band in merged])[:height, 1:-1]
