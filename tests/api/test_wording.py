@@ -59,10 +59,16 @@ def test_switches_and_renamed_options_are_those_of_the_command_line():
         assert (flag in SWITCHES) == option.is_flag, flag
 
 
+def texts(path):
+    """The texts of a module that are no docstrings."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and n not in docstrings]
+
+
 def test_messages_name_no_option_that_is_not_there():
     known = {flag for flag, _ in options()}
     for path in ROOT.glob("glraster/**/*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", node.value))
-                assert named <= known | FOREIGN, f"{path}: {named - known - FOREIGN}"
+        for text in texts(path):
+            named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", text))
+            assert named <= known | FOREIGN, f"{path}: {named - known - FOREIGN}"
