@@ -25,11 +25,12 @@ from glraster.names import is_path
 from glraster.raster.class_raster import Bounds, ClassRaster, ValueRaster
 from glraster.raster.source import input_files
 from glraster.vector.ground import Ground, ground_of
-from glraster.vector.output import LON_LAT_FORMATS, Dissolver, LayerForm, ending_of
+from glraster.vector.output import GEOJSON_DECIMALS, LON_LAT_FORMATS, Dissolver, LayerForm, ending_of
 from glraster.vector.polygons import FloatArray, Placement, Reproject
 from glraster.vector.simplify import Simplification
 
 _LON_LAT = "OGC:CRS84"
+_DEGREE_M = 111_320
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def open_job(mask_path: str, output: str, options: VectorizeOptions | None) -> I
         target, reproject = _target_crs(mask, options.dst_crs, ending)
         multi = options.connectivity == 8 or options.dissolve
         ground = ground_of(mask.crs, mask.transform, mask.region)
+        pixel_m = pixel_side_m(mask, ground)
         form = LayerForm(
             ending=ending,
             layer=options.layer or (Path(output).stem if output != "-" else "polygons"),
@@ -146,8 +148,9 @@ def open_job(mask_path: str, output: str, options: VectorizeOptions | None) -> I
             multi=multi,
             confidence=confidence is not None,
             metadata=_metadata(mask, options),
+            decimals=_decimals(pixel_m),
         )
-        how = _simplification(options, pixel_side_m(mask, ground))
+        how = _simplification(options, pixel_m)
         reach_px = how.reach_px if how and how.smooth else 0.0
         placement = Placement(mask.transform, ground, reproject, multi and not options.dissolve, reach_px)
         class_ids = _class_ids(options.classes, classes)
@@ -160,6 +163,11 @@ def pixel_side_m(mask: ClassRaster, ground: Ground) -> float:
     xy = np.array([mask.transform @ (column + i, row + j) for i, j in _SQUARE])
     area = float(ground.measure(xy, np.array([0, len(xy)]))[0][0])
     return math.sqrt(abs(area) if math.isfinite(area) else abs(mask.transform.determinant))
+
+
+def _decimals(pixel_m: float) -> int:
+    """Decimals of degrees that tell points a twentieth of a pixel apart, at least as many as GDAL writes."""
+    return max(GEOJSON_DECIMALS, math.ceil(math.log10(20 * _DEGREE_M / pixel_m)))
 
 
 def _simplification(options: VectorizeOptions, pixel_m: float) -> Simplification | None:

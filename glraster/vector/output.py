@@ -24,6 +24,8 @@ from glraster.vector.polygons import Features, FloatArray
 DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON", ".geojsonl": "GeoJSONSeq", ".parquet": ""}
 LON_LAT_FORMATS = (".geojson", ".geojsonl")
 """Formats whose coordinates are longitudes and latitudes by their definition."""
+GEOJSON_DECIMALS = 7
+"""Decimals of degrees that GDAL writes by itself: about a centimetre."""
 _HEAD = struct.Struct("<BII")
 _MULTIPOLYGON = 6
 _TABLE = """
@@ -53,6 +55,7 @@ class LayerForm:
         ending: of the format, see `DRIVERS`. layer: its name. crs: text that PROJ reads, or None.
         names: class name of every pixel value.
         multi: a layer of multipolygons. confidence: a column of that name. metadata: by key.
+        decimals: of the coordinates in GeoJSON.
     """
 
     ending: str
@@ -62,6 +65,7 @@ class LayerForm:
     multi: bool = False
     confidence: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    decimals: int = GEOJSON_DECIMALS
 
     @property
     def geometry_type(self) -> str:
@@ -161,9 +165,11 @@ def _driver_options(form: LayerForm) -> dict[str, Any]:
             "layer_options": {"SPATIAL_INDEX": "YES", "GEOMETRY_NAME": "geometry"},
             "layer_metadata": dict(form.metadata),
         }
-    if form.ending == ".geojson":
-        return {"layer_options": {"RFC7946": "YES"}}
-    return {}
+    if form.ending not in LON_LAT_FORMATS:
+        return {}
+    rfc7946 = {"RFC7946": "YES"} if form.ending == ".geojson" else {}
+    precision = {"COORDINATE_PRECISION": str(form.decimals)} if form.decimals > GEOJSON_DECIMALS else {}
+    return {"layer_options": rfc7946 | precision}
 
 
 def _noting(batches: Iterator[pa.RecordBatch], failures: list[BaseException]) -> Iterator[pa.RecordBatch]:

@@ -82,6 +82,17 @@ def test_geojson_has_longitudes_and_latitudes(ending, mask, tmp_path):
     assert frame.area_m2.sum() == (mask > 0).sum() / 4
 
 
+@pytest.mark.parametrize("ending", [".geojson", ".geojsonl"])
+def test_geojson_of_a_drones_pixels_keeps_every_vertex(ending, mask, tmp_path):
+    """Seven decimals of a degree are a centimetre."""
+    fine = {"transform": Affine(0.005, 0, 512_345, 0, -0.005, 5_300_000)}
+    frame = vectorized(write_mask(tmp_path / "mask.tif", mask, **fine), tmp_path / f"out{ending}", smooth=True)
+    assert len(frame) == len(gdal_polygons(mask))
+    assert frame.is_valid.all()
+    steps = [np.diff(shapely.get_coordinates(ring), axis=0) for ring in shapely.get_rings(frame.geometry.values)]
+    assert np.concatenate(steps).any(axis=1).all()
+
+
 @pytest.mark.parametrize(
     ("dtype", "profile"),
     [
