@@ -6,10 +6,10 @@ import json
 import os
 import socket
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,11 +29,11 @@ Source = TypeVar("Source")
 class Opening(Generic[Call, Source]):
     """How a worker opens what tasks need.
 
-    `open` is a function of a module. It is given the `call`, names that mean the same on every machine, and a stack
-    that closes what it opens; it returns that and its fingerprint.
+    `open` is a function of a module. It is given the `call`, names that mean the same on every machine, and returns
+    what it opened, which is closed when nobody holds it any more, and its fingerprint.
     """
 
-    open: Callable[[Call, ExitStack], tuple[Source, Fingerprint]]
+    open: Callable[[Call], tuple[Source, Fingerprint]]
     call: Call
 
 
@@ -47,98 +47,47 @@ class Work(Generic[Call, Source]):
     task: Any
 
 
-@dataclass
-class _Opened:
-    """What is open, the fingerprint it had when it was opened, how to close it, and how many threads use it."""
-
-    source: Any
-    fingerprint: Fingerprint
-    stack: ExitStack
-    users: int = 0
-
-
-class OpenFiles:
-    """What a worker keeps open between tasks; what was used least recently is closed."""
-
-    def __init__(self) -> None:
-        self._opened: OrderedDict[Opening[Any, Any], _Opened] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def use(self, opening: Opening[Call, Source], expected: Fingerprint | None = None) -> Iterator[_Opened]:
-        """What is open, opened anew if `expected` is not the fingerprint that it was opened with.
-
-        Raises:
-            ClusterError: if the worker does not see the files, or sees others than `expected` says.
-        """
-        with self._lock:
-            opened = self._get(opening, expected)
-            opened.users += 1
-        try:
-            yield opened
-        finally:
-            with self._lock:
-                opened.users -= 1
-                self._close_unused(opened)
-
-    def _get(self, opening: Opening[Call, Source], expected: Fingerprint | None) -> _Opened:
-        opened = self._opened.get(opening)
-        if opened is None or opened.fingerprint != expected:
-            if opened is not None:
-                self._close_unused(self._opened.pop(opening))
-            opened = self._opened[opening] = _open(opening)
-            while len(self._opened) > _MOST_OPEN:
-                self._close_unused(self._opened.popitem(last=False)[1])
-        if expected is not None:
-            check_agreement(worker_name(), opened.fingerprint, expected)
-        self._opened.move_to_end(opening)
-        return opened
-
-    def _close_unused(self, opened: _Opened) -> None:
-        if not opened.users and all(opened is not other for other in self._opened.values()):
-            opened.stack.close()
-
-    def close(self) -> None:
-        """Close all that is not in use."""
-        with self._lock:
-            while self._opened:
-                self._close_unused(self._opened.popitem()[1])
-
-
-open_files = OpenFiles()
-"""Of this process."""
-
-
-def _open(opening: Opening[Call, Source]) -> _Opened:
-    stack = ExitStack()
-    try:
-        return _Opened(*opening.open(opening.call, stack), stack)
-    except GlrasterError as error:
-        stack.close()
-        raise ClusterError(
-            f"worker {worker_name()}: {error}; every worker must see all files under the name they have here"
-        ) from error
-
-
-def describe(opening: Opening[Call, Source]) -> dict[str, object]:
+def describe(opening: Opening[Call, Source]) -> Fingerprint:
     """The fingerprint that results would have on this worker.
 
     Raises:
         ClusterError: if the worker does not see the files.
     """
-    with _errors_for_client(), open_files.use(opening) as opened:
-        return dict(opened.fingerprint)
+    with _errors_for_client():
+        return _open(opening)[1]
 
 
 def run(work: Work[Call, Source]) -> Any:
-    """The result of a task.
+    """The result of a task. What it needs is opened once, and stays open for the next tasks.
 
     Raises:
         ClusterError: if the worker does not see the files, or its results would differ from those of the run.
         GlrasterError, OSError: as the function.
     """
-    with _errors_for_client(), open_files.use(work.opening, work.fingerprint) as opened:
-        return work.function(opened.source, work.task)
+    with _errors_for_client():
+        with _opening:
+            source = open_once(work.opening, json.dumps(work.fingerprint, sort_keys=True))
+        return work.function(source, work.task)
+
+
+_opening = threading.Lock()
+
+
+@lru_cache(_MOST_OPEN)
+def open_once(opening: Opening[Call, Source], fingerprint: str) -> Source:
+    """What an opening opens, if it has a fingerprint: an edited file has another one, and is opened anew."""
+    source, own = _open(opening)
+    check_agreement(worker_name(), own, json.loads(fingerprint))
+    return source
+
+
+def _open(opening: Opening[Call, Source]) -> tuple[Source, Fingerprint]:
+    try:
+        return opening.open(opening.call)
+    except GlrasterError as error:
+        raise ClusterError(
+            f"worker {worker_name()}: {error}; every worker must see all files under the name they have here"
+        ) from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ import torch
 
 from glraster.cluster.client import Cluster, Workers, connected
 from glraster.cluster.worker import Fingerprint, Opening, absolute, as_json, worker_name
-from glraster.errors import ClusterError, GlrasterError
+from glraster.errors import ClusterError
 from glraster.model.checkpoint import model_path
 from glraster.process import peak_memory_bytes
 from glraster.raster.source import gdal_session
-from glraster.segmentation.job import SegmentJob, SegmentOptions, segment_job
+from glraster.segmentation.job import SegmentJob, SegmentOptions, worker_job
 from glraster.segmentation.journal import RUN_FILE
 from glraster.segmentation.parts import Parts, parts_in
 from glraster.segmentation.plan import WindowPlace
@@ -204,14 +204,14 @@ _computing = threading.Lock()
 _predictors: dict[tuple[object, ...], Predictor] = {}
 
 
-def open_scene(call: SceneCall, stack: ExitStack) -> tuple[SegmentJob, Fingerprint]:
+def open_scene(call: SceneCall) -> tuple[SegmentJob, Fingerprint]:
     """Open the scene of a call, see `cluster.worker.Opening`.
 
     Raises:
         GlrasterError: as in a run on one machine.
     """
     with gdal_session():
-        job = stack.enter_context(segment_job(call.scene, Path(), model_path(call.model), call.options, role="worker"))
+        job = worker_job(call.scene, model_path(call.model), call.options)
         return job, as_json(job.fingerprint())
 
 
@@ -225,7 +225,7 @@ def compute_task(job: SegmentJob, task: WindowsTask) -> WindowsResult:
     Memory: a network and three windows.
     """
     with _computing, gdal_session():
-        store = _store(task.parts)
+        store = store_at(task.parts)
         check = partial(check_run, store, task.token)
         check()
         parts = parts_in(store, job.spec.architecture.classes, Path(), check)
@@ -252,13 +252,6 @@ def check_run(store: Store, token: str) -> None:
             f"worker {worker_name()}: does not see the parts of the run in {store.name}; write the output to a folder "
             "that all workers share under one name, or give --parts"
         )
-
-
-def _store(name: str) -> Store:
-    try:
-        return store_at(name)
-    except GlrasterError as error:
-        raise ClusterError(f"worker {worker_name()}: {error}") from error
 
 
 def _predictor(job: SegmentJob) -> Predictor:

@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 
 Merge = Literal["smooth", "paper"]
 
-Role = Literal["alone", "client", "worker"]
-"""Who prepares: a run on one machine, the client of a cluster (it has no device), a worker (it writes no output)."""
-
 
 @dataclass(frozen=True)
 class SegmentOptions:
@@ -52,10 +49,10 @@ class SegmentOptions:
         bounds: (left, bottom, right, top) in the scene's CRS; the whole scene otherwise.
         nodata: value of invalid pixels, instead of the scene's own mask.
         gsd: metres per pixel to read the scene at, or "native"; the model's otherwise.
-        value_range: scene values that become the lowest and highest the model knows; chosen from the scene where
-            its dtype is not the model's.
+        value_range: scene values that become the lowest and highest the model knows; taken from the scene if its
+            dtype is not the model's.
         context_px, tile_px: extent the global branch sees, side of a local tile.
-        overlap_px: least overlap of tiles; 64, or a quarter of a tile where that is less.
+        overlap_px: least overlap of tiles; 64, or a quarter of a tile if that is less.
         branch: whose scores to map; the richest the model has otherwise.
         merge: "smooth" blends tiles and windows; "paper" repeats the authors' evaluation, for one context.
         tta: average over the eight flips and quarter turns.
@@ -93,7 +90,7 @@ class SegmentOptions:
 
 @dataclass(frozen=True)
 class SegmentJob:
-    """A checked call: open scene, chosen settings, and what is to be computed."""
+    """A checked call: the open scene, the settings, and the windows to compute."""
 
     scene: Scene
     output: Path
@@ -153,39 +150,78 @@ class SegmentJob:
 
 @contextmanager
 def segment_job(
-    scene_path: str, output: Path, model_path: Path, options: SegmentOptions | None, *, role: Role = "alone"
+    scene_path: str,
+    output: Path,
+    model_path: Path,
+    options: SegmentOptions | None = None,
+    *,
+    on_cluster: bool = False,
 ) -> Iterator[SegmentJob]:
-    """Check the call from the cheapest mistake to the dearest and open the scene."""
-    chosen = options or SegmentOptions()
-    if chosen.merge == "paper" and role == "client":
+    """Check a call from the cheapest mistake to the dearest and open the scene.
+
+    Args:
+        scene_path, output, model_path, options: see `segment`.
+        on_cluster: workers compute the windows; this process needs no device.
+    """
+    options = options or SegmentOptions()
+    if options.merge == "paper" and on_cluster:
         raise UsageError("--merge paper computes one window in one process; leave out --scheduler and --workers")
-    spec = read_spec(model_path)
-    branch = _choose_branch(chosen, spec)
-    if chosen.coarse_to_fine:
-        _check_coarse_to_fine(chosen, spec, branch)
-    tiles = _choose_tiles(chosen, spec)
-    device = torch.device("cpu") if role == "client" else choose_device(chosen.device)
-    with Scene(scene_path, chosen.indexes, spec.architecture.bands, chosen.nodata) as scene:
-        if role != "worker":
-            if chosen.parts is not None:
-                check_place(chosen.parts)
-            _claim((scene_path, *scene.files, model_path), output, chosen)
-            check_creation_options(chosen.creation_options)
-        _choose_working_grid(scene, chosen, spec)
-        scene.stretch = _choose_stretch(scene, chosen, spec)
-        yield SegmentJob(
+    settings = _settings(model_path, options, on_cluster=on_cluster)
+    with settings.open_scene(scene_path) as scene:
+        if options.parts is not None:
+            check_place(options.parts)
+        _claim((scene_path, *scene.files, model_path), output, options)
+        check_creation_options(options.creation_options)
+        yield settings.job(scene, output)
+
+
+def worker_job(scene_path: str, model_path: Path, options: SegmentOptions) -> SegmentJob:
+    """The job of a worker, which writes parts and no output. Its scene is closed when nobody holds it any more."""
+    settings = _settings(model_path, options)
+    return settings.job(settings.open_scene(scene_path), Path())
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a call says without a look at the scene."""
+
+    model_path: Path
+    spec: ModelSpec
+    options: SegmentOptions
+    branch: Branch
+    tiles: TileForm
+    device: torch.device
+
+    def open_scene(self, path: str) -> Scene:
+        return Scene(path, self.options.indexes, self.spec.architecture.bands, self.options.nodata)
+
+    def job(self, scene: Scene, output: Path) -> SegmentJob:
+        options, spec = self.options, self.spec
+        _choose_working_grid(scene, options, spec)
+        scene.stretch = _choose_stretch(scene, options, spec)
+        return SegmentJob(
             scene=scene,
             output=output,
-            model_path=model_path,
-            model=model_id(model_path),
+            model_path=self.model_path,
+            model=model_id(self.model_path),
             spec=spec,
-            options=chosen,
-            branch=branch,
-            device=device,
-            batch=choose_batch(chosen.batch, device, tiles.tile_px),
-            dtype=_choose_dtype(chosen, device, spec),
-            plan=_lay_windows(scene, chosen, spec, tiles),
+            options=options,
+            branch=self.branch,
+            device=self.device,
+            batch=choose_batch(options.batch, self.device, self.tiles.tile_px),
+            dtype=_choose_dtype(options, self.device, spec),
+            plan=_lay_windows(scene, options, spec, self.tiles),
         )
+
+
+def _settings(model_path: Path, options: SegmentOptions, *, on_cluster: bool = False) -> _Settings:
+    spec = read_spec(model_path)
+    branch = _choose_branch(options, spec)
+    if options.coarse_to_fine:
+        _check_coarse_to_fine(options, spec, branch)
+    tiles = _choose_tiles(options, spec)
+    device = torch.device("cpu") if on_cluster else choose_device(options.device)
+    return _Settings(model_path, spec, options, branch, tiles, device)
 
 
 def _choose_dtype(options: SegmentOptions, device: torch.device, spec: ModelSpec) -> torch.dtype:
@@ -215,8 +251,8 @@ def _check_coarse_to_fine(options: SegmentOptions, spec: ModelSpec, branch: Bran
 
 def _choose_tiles(options: SegmentOptions, spec: ModelSpec) -> TileForm:
     context, tile = options.context_px or spec.context_px, options.tile_px or spec.tile_px
-    wanted = usual_overlap(tile) if options.overlap_px is None else options.overlap_px
-    overlap = round_up(wanted)
+    overlap_px = usual_overlap(tile) if options.overlap_px is None else options.overlap_px
+    overlap = round_up(overlap_px)
     for name, value in (("--context", options.context_px), ("--tile", options.tile_px)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value} must be positive")
@@ -224,8 +260,8 @@ def _choose_tiles(options: SegmentOptions, spec: ModelSpec) -> TileForm:
         raise UsageError(f"--tile {tile} must be a positive multiple of {STRIDE}")
     if context < tile:
         raise UsageError(f"--context {context} is smaller than the tile of {tile} px")
-    if not 0 <= wanted <= overlap < tile:
-        raise UsageError(f"--overlap {wanted} must be at least 0 and less than the tile of {tile} px")
+    if not 0 <= overlap_px <= overlap < tile:
+        raise UsageError(f"--overlap {overlap_px} must be at least 0 and less than the tile of {tile} px")
     if options.batch is not None and options.batch < 1:
         raise UsageError(f"--batch {options.batch} must be at least 1")
     return TileForm(tile, overlap)

@@ -17,7 +17,7 @@ from glraster.model.checkpoint import model_path
 from glraster.raster.source import gdal_session
 from glraster.segmentation.assemble import ScoreArray
 from glraster.segmentation.distributed import ClusterWindows
-from glraster.segmentation.job import Role, SegmentJob, SegmentOptions, segment_job
+from glraster.segmentation.job import SegmentJob, SegmentOptions, segment_job
 from glraster.segmentation.journal import Journal
 from glraster.segmentation.parts import Parts, parts_in, parts_store
 from glraster.segmentation.plan import Estimate, estimate
@@ -103,8 +103,8 @@ def segment(
     Memory depends on the context window, the tile and the network, not on the scene.
     """
     started = time.perf_counter()
-    role: Role = "alone" if cluster is None else "client"
-    with gdal_session(), segment_job(os.fspath(scene), Path(output), model_path(model), options, role=role) as job:
+    call = (os.fspath(scene), Path(output), model_path(model), options)
+    with gdal_session(), segment_job(*call, on_cluster=cluster is not None) as job:
         windows = LocalWindows(job) if cluster is None else ClusterWindows(job, cluster)
         store = parts_store(job.output, job.options.parts)
         _check_space(job, store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,17 +52,15 @@ def mask_call(job: VectorizeJob) -> MaskCall:
     )
 
 
-def open_mask(call: MaskCall, stack: ExitStack) -> tuple[MaskRasters, Fingerprint]:
+def open_mask(call: MaskCall) -> tuple[MaskRasters, Fingerprint]:
     """Open the rasters of a call, see `cluster.worker.Opening`.
 
     Raises:
         SceneError: if they cannot be opened.
     """
     with gdal_session():
-        mask = stack.enter_context(ClassRaster(call.mask, call.bounds))
-        confidence = None
-        if call.confidence is not None:
-            confidence = stack.enter_context(ValueRaster(call.confidence))
+        mask = ClassRaster(call.mask, call.bounds)
+        confidence = None if call.confidence is None else ValueRaster(call.confidence)
         return MaskRasters(mask, confidence), mask_fingerprint(mask, confidence)
 
 

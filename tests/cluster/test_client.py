@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import types
+import weakref
+from collections import defaultdict
 from contextlib import closing, contextmanager
 
 import dask
@@ -17,7 +19,8 @@ import pytest
 
 from glraster.cluster import client
 from glraster.cluster.client import AHEAD, Workers, connected, process_environment
-from glraster.cluster.worker import OpenFiles, Opening, as_json
+from glraster.cluster.worker import Opening, Work, as_json, open_once
+from glraster.cluster.worker import run as run_on_worker
 from glraster.errors import ClusterError, UsageError
 
 TASKS = 20
@@ -26,7 +29,7 @@ TASKS = 20
 def workers(cluster, source=None, fingerprint=None, **settings):
     """A runner whose workers open nothing."""
     fingerprint = fingerprint or {}
-    opening = Opening(lambda call, _: (call, fingerprint), source)
+    opening = Opening(lambda call: (call, fingerprint), source)
     return Workers(cluster, opening, fingerprint, "a task of a test", "give it less", **settings)
 
 
@@ -177,7 +180,7 @@ def test_a_cluster_is_asked_once_for_each_key(cluster):
     def absent(*_):
         raise AssertionError
 
-    first = Opening(lambda call, _: (call, {"scene": call, "device": "theirs"}), "a")
+    first = Opening(lambda call: (call, {"scene": call, "device": "theirs"}), "a")
     agreed = cluster.agreed(first, {"scene": "a", "device": "mine"}, ("device",), "key")
     assert agreed == {"scene": "a", "device": "theirs"}
     agreed = cluster.agreed(Opening(absent, "b"), {"scene": "b", "device": "mine"}, ("device",), "key")
@@ -185,7 +188,7 @@ def test_a_cluster_is_asked_once_for_each_key(cluster):
 
 
 def test_a_worker_whose_results_would_differ_is_named(cluster):
-    opening = Opening(lambda call, _: (call, {"versions": ["1"], "bands": 3}), "differs")
+    opening = Opening(lambda call: (call, {"versions": ["1"], "bands": 3}), "differs")
     with pytest.raises(ClusterError, match=r'worker tcp://.*another map: versions is \["1"\], not \["2"\]; give all'):
         cluster.agreed(opening, {"versions": ["2"], "bands": 3})
     with pytest.raises(ClusterError, match=r"worker .*versions is \[\"1\"\], not \[\"2\"\]"):
@@ -215,47 +218,59 @@ def test_a_worker_that_cannot_open_says_so(cluster):
 # --- what a worker keeps open --------------------------------------------------------------------------------------
 
 
+class File:
+    """Something that a worker opens; `closed` gets its name when nobody holds it any more."""
+
+    def __init__(self, name, closed):
+        weakref.finalize(self, closed.append, name)
+
+
 @pytest.fixture
 def files():
-    """What one worker keeps open, the names that it opened and those that it closed; the fingerprint is `edition`."""
-    opened, closed, edition = [], [], {"n": 1}
+    """A task on a file by name and edition, as a worker does it; names of opened and closed files; the editions."""
+    opened, closed, editions = [], [], defaultdict(int)
 
-    def opens(name, stack):
+    def opens(name):
         opened.append(name)
-        stack.callback(closed.append, name)
-        return name, dict(edition)
+        return File(name, closed), {"edition": editions[name]}
 
-    return OpenFiles(), lambda name: Opening(opens, name), opened, closed, edition
+    def use(name, edition=0, function=lambda *_: None):
+        return run_on_worker(Work(function, Opening(opens, name), {"edition": edition}, None))
+
+    yield use, opened, closed, editions
+    open_once.cache_clear()
 
 
 def test_files_stay_open_between_tasks(files):
-    worker, opening, opened, closed, _ = files
-    worker_opening = opening("a")
+    use, opened, closed, _ = files
     for _ in range(3):
-        with worker.use(worker_opening, {"n": 1}) as use:
-            assert use.source == "a"
+        use("a")
     assert (opened, closed) == (["a"], [])
-    worker.close()
+    open_once.cache_clear()
     assert closed == ["a"]
 
 
-def test_files_of_another_edition_are_opened_anew_when_nobody_uses_them(files):
-    worker, opening, opened, closed, edition = files
-    with worker.use(opening("a"), {"n": 1}):
-        edition["n"] = 2
-        with worker.use(opening("a"), {"n": 2}):
-            assert (opened, closed) == (["a", "a"], [])
-        assert closed == []
-    assert closed == ["a"]
+def test_a_file_of_another_edition_is_opened_anew(files):
+    use, opened, _, editions = files
+    use("a")
+    editions["a"] = 1
+    use("a", 1)
+    assert opened == ["a", "a"]
+    with pytest.raises(ClusterError, match="edition is 1, not 2"):
+        use("a", 2)
 
 
-def test_the_least_recently_used_files_are_closed(files):
-    worker, opening, opened, closed, _ = files
-    for i in range(20):
-        with worker.use(opening(str(i)), {"n": 1}), worker.use(opening("0"), {"n": 1}):
-            pass
+def test_the_least_recently_used_files_are_closed_when_nobody_uses_them(files):
+    use, opened, closed, _ = files
+
+    def meanwhile(*_):
+        for i in range(1, 20):
+            use(str(i))
+        assert "0" not in closed
+
+    use("0", function=meanwhile)
     assert len(opened) == 20
-    assert closed == [str(i) for i in range(1, 5)]
+    assert sorted(closed, key=int) == [str(i) for i in range(4)]
 
 
 # --- connecting ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rasters import hole, landscape, write_raster
 
-from glraster.cluster.worker import Opening, Work, as_json, describe, open_files
+from glraster.cluster.worker import Opening, Work, as_json, describe, open_once
 from glraster.cluster.worker import run as run_on_worker
 from glraster.errors import ClusterError
 from glraster.model import checkpoint
@@ -219,7 +219,7 @@ def work(serial, tmp_path):
         (tmp_path / RUN_FILE).write_text("this run")
         task = WindowsTask(str(tmp_path), "this run", job.plan.places)
         yield Work(compute_task, Opening(open_scene, scene_call(job)), as_json(job.fingerprint()), task)
-    open_files.close()
+    open_once.cache_clear()
 
 
 def with_task(work, **changes):

@@ -12,7 +12,7 @@ from rasters import write_raster
 from vector.masks import blobs
 
 import glraster
-from glraster.cluster.worker import Fingerprint, Opening, Work, open_files
+from glraster.cluster.worker import Fingerprint, Opening, Work, open_once
 from glraster.cluster.worker import run as run_on_worker
 from glraster.raster import class_raster
 from glraster.vector import distributed as distributed_bands
@@ -101,7 +101,7 @@ def test_a_worker_opens_a_mask_once(min_area, mask, monkeypatch):
         assert len(near) == (BANDS if min_area is None else 2 * BANDS)
         opening = Opening(open_mask, mask_call(job))
         far = list(traced_bands(job, InTurn(opening, mask_fingerprint(job.mask, None))))
-    open_files.close()
+    open_once.cache_clear()
     assert len(far) == len(near)
     assert all(map(same, far, near))
     assert len(opened) == 1
