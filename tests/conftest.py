@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+import gc
 import json
 import os
 import shutil
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from training.scenes import SMALL, write_catalog
 
@@ -28,6 +32,26 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+_COLLECT_BYTES = 200 * 2**20
+"""Growth of this process after which what tests left behind is collected."""
+
+_collected_at = 0
+
+
+def pytest_runtest_teardown() -> None:
+    """Free what cycles hold: `pytest.raises(...) as raised` keeps the frames of a whole segmentation.
+
+    Threads that are gone leave free memory of their own behind, which glibc gives back on request only.
+    """
+    global _collected_at
+    process = psutil.Process()
+    if process.memory_info().rss > _collected_at + _COLLECT_BYTES:
+        gc.collect()
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        _collected_at = process.memory_info().rss
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,7 @@ class Cluster:
         of_workers: Sequence[str] = (),
         key: Hashable = None,
     ) -> dict[str, object]:
-        """The fingerprint that all workers have, as far as some that are asked now can tell; tasks compare it again.
+        """The fingerprint that all workers have, by some of them that are asked now; every task compares it again.
 
         Args:
             opening: what the results depend on.

@@ -29,7 +29,7 @@ class Assembly:
 
     `wait` is called with the (row, column) of windows before their parts are read: it may sleep until they are there.
 
-    Memory: the block asked for, and the rows of one part that it needs.
+    Memory: one block, and the rows of one part that it needs.
     """
 
     grid: WorkingGrid
@@ -41,7 +41,7 @@ class Assembly:
         """Blended logits of a block of the scene's own grid.
 
         Cells are blended with weights that fade towards each window's rim, then resized bilinearly. A pixel's
-        score does not depend on the block it is asked for in.
+        score does not depend on the block in which it is computed.
 
         Returns:
             scores (classes, height, width), each pixel's up to a constant; covered (height, width): whether any

@@ -23,10 +23,10 @@ class DeviceMemoryError(DeviceError):
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
+    """The device called `name`: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
 
     Raises:
-        DeviceError: where it is unknown or absent.
+        DeviceError: if it is unknown or absent.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,11 +55,11 @@ def describe_device(device: torch.device) -> str:
 
 
 def choose_batch(batch: int | None, device: torch.device, tile_px: int = _USUAL_TILE) -> int:
-    """Tiles that go through the network together: as asked, else as many pixels as suit the device.
+    """Tiles that go through the network together: `batch`, else as many pixels as suit the device.
 
     Args:
-        batch: what was asked for.
-        device: where.
+        batch: of the user; None chooses.
+        device: that computes.
         tile_px: side of a tile.
     """
     usual = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
@@ -70,8 +70,8 @@ def choose_precision(precision: Precision, device: torch.device, agreement: floa
     """The number format of convolutions.
 
     Args:
-        precision: as asked; `auto` is bfloat16 where the device computes in it and the labels stay the same.
-        device: where.
+        precision: `auto` is bfloat16 if the device computes in it and the labels stay the same.
+        device: that computes.
         agreement: the share of pixels whose label stays the same, see `ModelSpec.bfloat16_agreement`.
     """
     if precision == "auto":
@@ -86,6 +86,6 @@ def computes_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type != "cpu":
         return False
-    # torch's own names are private: where they are gone, the answer is no, and results stay as exact as ever
-    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(bool(ask()) for ask in asked if ask is not None)
+    # these names of torch are private: without them the answer is no, and results stay as exact as ever
+    questions = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(ask()) for ask in questions if ask is not None)

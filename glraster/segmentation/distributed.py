@@ -65,7 +65,7 @@ class SceneCall:
 
 @dataclass(frozen=True)
 class WindowsTask:
-    """Windows to compute: where their parts go, the token of the run that wants them, and their `places`."""
+    """Windows to compute: where their parts go, the token of their run, and their `places`."""
 
     parts: str
     token: str
@@ -111,7 +111,7 @@ class ClusterWindows:
         """Have every part computed that is missing; see `LocalWindows.compute`.
 
         Args:
-            parts: where parts are, and go; a store that all workers see under its name.
+            parts: of the windows, in a store that all workers see under its name.
             report: called after every task, and every second.
 
         Raises:
@@ -175,7 +175,7 @@ def scene_call(job: SegmentJob) -> SceneCall:
 
 @contextmanager
 def _announced(store: Store) -> Iterator[str]:
-    """Let workers write parts into a store as long as this run wants them."""
+    """Let workers write parts into a store as long as this run lasts."""
     token = uuid4().hex
     store.write(RUN_FILE, token.encode())
     try:

@@ -29,7 +29,7 @@ def foreground_tiles(foreground: BoolArray, rows: Axis, columns: Axis, relax: fl
         relax: how far a box is widened on each side, as a share of its own height and width; by a cell at least.
 
     Returns:
-        (rows of tiles, columns of tiles); all False where there is no foreground.
+        (rows of tiles, columns of tiles); all False without foreground.
     """
     keep = np.zeros((len(rows.offsets), len(columns.offsets)), bool)
     scale = np.array([rows.side, columns.side]) / foreground.shape

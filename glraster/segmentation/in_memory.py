@@ -36,18 +36,18 @@ class Model:
             ModelError: if the file is damaged or no model. DeviceError: if the device is absent.
         """
         path = model_path(name)
-        where = choose_device(device)
+        torch_device = choose_device(device)
         network, spec = load(path)
         branch: Branch = "global" if spec.architecture.mode == "global" else "full"
-        dtype = choose_precision("auto", where, spec.bfloat16_agreement)
+        dtype = choose_precision("auto", torch_device, spec.bfloat16_agreement)
         predictor = Predictor(
-            model=FoldedGLNet(network.to(where).eval(), branch, dtype),
+            model=FoldedGLNet(network.to(torch_device).eval(), branch, dtype),
             spec=spec,
             branch=branch,
             tiles=TileForm(spec.tile_px, usual_overlap(spec.tile_px)),
-            device=where,
+            device=torch_device,
             dtype=dtype,
-            batch=choose_batch(None, where, spec.tile_px),
+            batch=choose_batch(None, torch_device, spec.tile_px),
             context_px=spec.context_px,
         )
         return cls(path, spec, predictor)

@@ -23,12 +23,12 @@ writes into no other."""
 class Journal:
     """The staging folder of one output, held by one process at a time, and the store of its parts.
 
-    `fingerprint` is all that decides the parts' bytes, as JSON values; the store is the folder itself where None. Use
+    `fingerprint` is all that decides the parts' bytes, as JSON values; the store is the folder itself if None. Use
     as a context manager: entering creates the folder or, with `resume`, checks that its parts have the same
-    fingerprint; leaving with an error removes all where no part was finished, and keeps it otherwise.
+    fingerprint; leaving with an error removes all if no part is finished, and keeps it otherwise.
 
     Raises:
-        ResumeError: on entering, where parts of another computation, or of one that was not asked for, are there.
+        ResumeError: on entering, if parts of another computation are there, or of this one without `resume`.
     """
 
     def __init__(
@@ -135,10 +135,12 @@ class Journal:
             raise ResumeError(f"{name}: is of another version of glraster; start anew with --overwrite")
         changed = [key for key in {**known, **self._fingerprint} if known.get(key) != self._fingerprint.get(key)]
         if changed:
-            told = "; ".join(f"{key} was {_brief(known, key)}, is {_brief(self._fingerprint, key)}" for key in changed)
+            changes = "; ".join(
+                f"{key} was {_brief(known, key)}, is {_brief(self._fingerprint, key)}" for key in changed
+            )
             raise ResumeError(
-                f"{self.store.name}: the finished parts belong to another run: {told}; repeat its call, or start anew "
-                "with --overwrite"
+                f"{self.store.name}: the finished parts belong to another run: {changes}; repeat its call, or start "
+                "anew with --overwrite"
             )
 
 

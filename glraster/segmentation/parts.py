@@ -50,7 +50,7 @@ class Parts(Protocol):
         """Those of the windows that have a part of (rows, columns) `cells`, or were skipped; whether they were."""
 
     def read_rows(self, row: int, column: int, start: int, stop: int) -> Cells | None:
-        """Cells of rows [start, stop) of a part as (rows, classes, columns); None where it was skipped."""
+        """Cells of rows [start, stop) of a part as (rows, classes, columns); None if it was skipped."""
 
     def forget_above(self, row: int) -> None:
         """Note that no part of a row of windows above `row` will be read any more."""
@@ -87,7 +87,7 @@ class PartFolder:
         return {window: shape == (0, 0) for window, shape in shapes.items() if shape in (cells, (0, 0))}
 
     def shape(self, row: int, column: int) -> tuple[int, int] | None:
-        """Rows and columns of cells of a finished part ((0, 0): skipped); None where there is none."""
+        """Rows and columns of cells of a finished part ((0, 0): skipped); None if there is none."""
         path = self.file(row, column)
         if not path.exists():
             return None
@@ -137,11 +137,11 @@ class PartStore:
 
     def finished(self, windows: Iterable[tuple[int, int]], cells: tuple[int, int]) -> dict[tuple[int, int], bool]:
         """By their sizes; a torn part of the right size is found when it is read."""
-        wanted = {_file(*window): window for window in windows}
+        windows_of = {_file(*window): window for window in windows}
         rows, columns = cells
         none, some = _bytes(0, self.classes, 0), _bytes(rows, self.classes, columns)
-        found = self.store.sizes(wanted)
-        return {wanted[file]: size == none for file, size in found.items() if size in (none, some)}
+        sizes = self.store.sizes(windows_of)
+        return {windows_of[file]: size == none for file, size in sizes.items() if size in (none, some)}
 
     def read_rows(self, row: int, column: int, start: int, stop: int) -> Cells | None:
         fetched = PartFolder(self.beside / FETCHED, self.classes)
@@ -184,7 +184,7 @@ def check_place(place: str) -> None:
     """Refuse a place that cannot hold parts, before anything is computed.
 
     Raises:
-        UsageError, OutputError: see `stores.store_at`; or where it is a folder that does not exist.
+        UsageError, OutputError: see `stores.store_at`; or if it is a folder that does not exist.
     """
     store = store_at(place)
     if isinstance(store, FolderStore) and not store.path.is_dir():
@@ -204,7 +204,7 @@ def _cells(logits: npt.NDArray[np.float32]) -> Cells:
     """Logits (classes, rows, columns) as a part keeps them.
 
     The best class of each cell is moved to zero, which changes no arg-max and no softmax but leaves
-    float16 its precision where classes compete.
+    float16 its precision between classes that compete.
     """
     relative = np.maximum(logits - logits.max(axis=0, keepdims=True), LOWEST).astype(np.float16)
     return np.ascontiguousarray(relative.transpose(1, 0, 2))

@@ -96,15 +96,15 @@ class Predictor:
 
         Args:
             image: (bands, H, W), H and W multiples of `STRIDE`, values as the model was trained on.
-            small: its thumbnail, where it was made before.
+            small: its thumbnail, if it was made before.
 
         Raises:
-            DeviceMemoryError: where a batch of tiles does not fit the device.
+            DeviceMemoryError: if a batch of tiles does not fit the device.
 
         Memory: the window, a batch of tiles, and what `tile_logits` keeps.
         """
         small = self.thumbnail(image) if small is None else small
-        kept, skipped = [0], [0]
+        computed, skipped = [0], [0]
 
         def smooth(pixels: Tensor, seen: Tensor) -> Tensor:
             if self.branch == "global":
@@ -113,12 +113,12 @@ class Predictor:
             blend = _Blend(self.spec.architecture.classes, self.tiles.tiling(*pixels.shape[1:]), self.device)
             for place, logits in self._votes(pixels, seen, blend):
                 blend.add(place, logits)
-            kept.append(blend.added)
+            computed.append(blend.added)
             skipped.append(blend.left)
             return blend.cells
 
         cells = self._over_views(image, small, smooth).cpu().numpy()
-        return WindowScores(cells, sum(kept) + sum(skipped), sum(skipped))
+        return WindowScores(cells, sum(computed) + sum(skipped), sum(skipped))
 
     def thumbnail(self, image: Image) -> Image:
         """What the global branch sees of a window (bands, H, W), at the scale at which it was trained to see it.
@@ -281,7 +281,7 @@ class _Blend:
             self.cells += F.interpolate(logits, self.cells.shape[1:], mode="bilinear")[0] * share
 
     def _fade(self, place: TilePlace) -> tuple[Tensor, slice, slice]:
-        """Weights of a tile's cells, and where these lie."""
+        """Weights of a tile's cells, and their rows and columns in the window."""
         rows, columns = (
             slice(axis.offsets[i] // STRIDE, axis.offsets[i] // STRIDE + axis.length // STRIDE)
             for axis, i in zip((self.rows, self.columns), place, strict=True)

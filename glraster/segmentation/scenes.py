@@ -53,10 +53,10 @@ class SceneOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
-        told: dict[str, Any] = {"scene": self.scene, "output": self.output, "fate": self.fate}
+        record: dict[str, Any] = {"scene": self.scene, "output": self.output, "fate": self.fate}
         if self.error is not None:
-            told["error"] = str(self.error)
-        return told | (self.result.to_json() if self.result else {})
+            record["error"] = str(self.error)
+        return record | (self.result.to_json() if self.result else {})
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _nobody(_: object) -> None: ...
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told: of every outcome, in the order in which scenes end, and how far scenes are, by several threads."""
+    """Callbacks. `ended` runs in the order in which scenes end; `progress` may be called from several threads."""
 
     ended: Callable[[SceneOutcome], None] = _nobody
     progress: Callable[[SceneProgress], None] = _nobody
@@ -92,7 +92,7 @@ class ScenesResult:
 
     @property
     def exit_code(self) -> int:
-        """0 where no scene failed, 2 where all failed by a wrong call, else 1."""
+        """0 if no scene failed, 2 if all failed by a wrong call, else 1."""
         codes = {scene.error.exit_code for scene in self.scenes if scene.error is not None}
         if codes and self.count("failed") < len(self.scenes):
             return 1
@@ -116,43 +116,43 @@ def segment_scenes(
 
     Args:
         scenes: anything GDAL opens; no two of the same name.
-        folder: where masks go; made where it is not there.
-        model: a `.safetensors` model file; the one that comes with glraster where None.
+        folder: of the masks; made if it is not there.
+        model: a `.safetensors` model file; the one that comes with glraster if None.
         options: see `ScenesOptions`. With `resume`, masks that the same model has finished are kept.
         cluster: workers that compute the windows of several scenes at once, see `cluster.connected`.
-        watch: who is told of outcomes and progress.
+        watch: callbacks for outcomes and progress.
 
     Raises:
-        UsageError: where two scenes have the same name, or the options name one file for all of them.
-        OutputError: where the folder cannot be made.
+        UsageError: if two scenes have the same name, or the options name one file for all of them.
+        OutputError: if the folder cannot be made.
         ModelError, DeviceError, ClusterError: what no further scene would escape ends the run.
 
     Memory: as `segment`; over a cluster, blocks of up to eight masks.
     """
-    chosen, target = options or ScenesOptions(), Path(folder)
+    options, target = options or ScenesOptions(), Path(folder)
     names = [os.fspath(scene) for scene in scenes]
     masks = _masks(names, target)
-    _check(chosen.segment)
+    _check(options.segment)
     inputs = tuple(input_files(*names)) if any(os.path.lexists(mask) for mask in masks) else ()
-    made = model_id(model_path(model))
+    own_id = model_id(model_path(model))
     try:
         target.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target}: cannot be made a folder: {os.strerror(error.errno or 0)}") from error
     ended, watching = threading.Event(), watch or Watch()
-    found: dict[str, SceneOutcome] = {}
+    outcomes: dict[str, SceneOutcome] = {}
 
     def one(scene: str, mask: Path) -> SceneOutcome:
         def go_on(progress: Progress) -> None:
             if ended.is_set():
                 raise KeyboardInterrupt
-            watching.progress(SceneProgress(scene, progress, len(found), len(names)))
+            watching.progress(SceneProgress(scene, progress, len(outcomes), len(names)))
 
         try:
-            if chosen.segment.resume and _finished(mask, made):
+            if options.segment.resume and _finished(mask, own_id):
                 return SceneOutcome(scene, str(mask), "kept")
             refuse_inputs([mask], inputs)
-            return _segment_one((scene, mask, model), chosen, cluster, go_on)
+            return _segment_one((scene, mask, model), options, cluster, go_on)
         except OF_ALL_SCENES:
             raise
         except GlrasterError as error:
@@ -162,12 +162,12 @@ def segment_scenes(
     calls = [(lambda scene=scene, mask=mask: one(scene, mask)) for scene, mask in zip(names, masks, strict=True)]
     try:
         for outcome in _in_turn(calls) if at_once == 1 else _at_once(calls, at_once, ended):
-            found[outcome.output] = outcome
+            outcomes[outcome.output] = outcome
             watching.ended(outcome)
     except (*OF_ALL_SCENES, KeyboardInterrupt) as error:
-        error.add_note(f"{len(found)} of {len(names)} scenes are through; repeat the call with --resume to go on")
+        error.add_note(f"{len(outcomes)} of {len(names)} scenes are through; repeat the call with --resume to go on")
         raise
-    return ScenesResult(tuple(found[str(mask)] for mask in masks))
+    return ScenesResult(tuple(outcomes[str(mask)] for mask in masks))
 
 
 _Call = Callable[[], SceneOutcome]
@@ -230,15 +230,15 @@ def _finished(mask: Path, model: str) -> bool:
     """Whether a mask is complete, and of this model; one that is being published is not.
 
     Raises:
-        OutputError: where it is of another model.
+        OutputError: if it is of another model.
     """
     if not mask.is_file() or staging_folder(mask).exists():
         return False
     try:
         with gdal_session(), rasterio.open(mask) as dataset:
-            found = dataset.tags().get("GLRASTER_MODEL")
+            mask_model = dataset.tags().get("GLRASTER_MODEL")
     except RasterioError:
-        found = None
-    if found != model:
+        mask_model = None
+    if mask_model != model:
         raise OutputError(f"{mask}: exists and is no map of this model; use --overwrite to replace it")
     return True

@@ -92,10 +92,10 @@ def segment(
     Args:
         scene: anything GDAL opens.
         output: the mask: uint8, class ids, nodata 255, on the scene's grid.
-        model: a `.safetensors` model file; the one that comes with glraster where None.
+        model: a `.safetensors` model file; the one that comes with glraster if None.
         options: see `SegmentOptions`.
         progress: called after every window and block.
-        cluster: workers that compute the windows, see `cluster.connected`; this process where None.
+        cluster: workers that compute the windows, see `distributed.connect`; this process if None.
 
     Raises:
         GlrasterError: for all a user can put right. Finished parts stay beside the output, for `resume`.

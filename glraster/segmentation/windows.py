@@ -78,7 +78,7 @@ class LocalWindows:
         """Compute every part that is missing.
 
         Args:
-            parts: where parts are, and go.
+            parts: of the windows, finished and new ones.
             report: called after every window.
 
         Returns:
@@ -117,7 +117,7 @@ def compute_windows(
     Args:
         job: what is to be computed.
         predictor: `job.predictor()`, or one of a job with the same model and settings.
-        parts: where parts go.
+        parts: that are written.
         places: of the windows.
         report: called after every window.
 

@@ -29,12 +29,12 @@ from glraster.segmentation.parts import Parts
 from glraster.segmentation.plan import WindowPlace
 
 BLOCK = (512, 2048)
-"""Height and width of an output block, in scene pixels or, where those are fewer, working pixels."""
+"""Height and width of an output block, in scene pixels, or in working pixels if those are fewer."""
 
 
 @dataclass(frozen=True)
 class ClassArea:
-    """How much of the map one class covers; `area_m2` is None where the scene's CRS tells no metres."""
+    """How much of the map one class covers; `area_m2` is None if the scene's CRS has no metres."""
 
     id: int
     name: str
@@ -233,7 +233,7 @@ class MapBehindWindows:
 
     Args:
         job: what is mapped.
-        journal: is told before the outputs get their names.
+        journal: notes the outputs before they get their names.
         parts: of the windows.
         progress: called for windows and, once all are computed, for blocks.
     """

@@ -1,4 +1,4 @@
-"""Bands of a mask on the workers of a cluster: how these open the mask, and what tells it from another one."""
+"""Bands of a mask on the workers of a cluster: how these open the mask, and the fingerprint that shows another one."""
 
 from __future__ import annotations
 
