@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import distributed
 import numpy as np
 import pytest
 from rasters import hole, landscape, write_raster
+from segmentation.dying_run import dying_run
 
 from glraster.cluster.worker import Opening, Work, as_json, describe, open_once
 from glraster.cluster.worker import run as run_on_worker
@@ -119,9 +117,7 @@ def test_progress_ends_at_the_whole(serial, cluster, tmp_path):
 
 
 def killed(moment, *arguments):
-    """The command line in a process that is killed at a moment of its work, see `dying_run`."""
-    call = [sys.executable, Path(__file__).with_name("dying_run.py"), moment, "SIGKILL", *arguments]
-    ended = subprocess.run([str(part) for part in call], capture_output=True, text=True, check=False)
+    ended = dying_run(moment, *arguments)
     assert ended.returncode == -9, ended.stderr
 
 

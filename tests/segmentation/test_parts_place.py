@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from rasters import hole, landscape, write_raster
 from remote.loopback_s3 import SECRET, s3_server
+from segmentation.dying_run import dying_run
 
 from glraster.errors import OutputError, UsageError
 from glraster.segmentation.job import SegmentOptions
@@ -244,26 +242,18 @@ def test_names_are_those_of_gdal_or_urls(tmp_path):
 # --- over a cluster --------------------------------------------------------------------------------------------------
 
 
-def test_workers_put_parts_into_a_store_and_a_killed_client_goes_on(serial, s3, tmp_path):
-    """Client and workers are processes of their own; the client is killed when it has the results of two tasks."""
-    environment, client = s3
+def test_workers_put_parts_into_a_store_and_a_killed_client_goes_on(serial, s3, account, cluster, tmp_path):
+    """The client is killed when it has the results of two tasks."""
     mask, place = tmp_path / "mask.tif", f"s3://maps/{tmp_path.name}"
-    call = ["segment", serial[0], "-m", serial[1], "-o", mask, "--parts", place, "--workers", 2, "--json"]
-
-    def process(*command):
-        command = [sys.executable, *(str(part) for part in (*command, *call))]
-        return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
-
-    ended = process(Path(__file__).with_name("dying_run.py"), "task:3", "SIGKILL")
+    environment = s3[0]
+    cluster.call_in_every_process(lambda: os.environ.update(environment))
+    call = ("segment", serial[0], "-m", serial[1], "-o", mask, "--parts", place, "--scheduler", cluster.name)
+    ended = dying_run("task:3", *call, environment=environment)
     assert ended.returncode == -9, ended.stderr
-    finished = [key for key in keys(client, tmp_path.name) if key.endswith(".npy")]
+    finished = [key for key in keys(account, tmp_path.name) if key.endswith(".npy")]
     assert 2 <= len(finished) < WINDOWS
-    call.append("--resume")
-    ended = process("-m", "glraster_cli")
-    assert ended.returncode == 0, ended.stderr
-    result = json.loads(ended.stdout)
-    assert result["windows_reused"] >= len(finished)
-    assert result["windows_done"] == WINDOWS - result["windows_reused"]
-    assert result["device"].startswith("2 x ")
+    result = segment(serial[0], mask, serial[1], SegmentOptions(parts=place, resume=True), cluster=cluster)
+    assert result.windows_reused >= len(finished)
+    assert result.windows_done == WINDOWS - result.windows_reused
     assert mask.read_bytes() == serial[2]
-    assert keys(client, tmp_path.name) == []
+    assert keys(account, tmp_path.name) == []

@@ -68,8 +68,8 @@ def test_all_done_is_success(scenes, tmp_path, model_file, run):
     assert outcome.out.splitlines()[-1] == "2 scenes: 2 done"
 
 
-def test_cluster_gives_the_same_bytes(scenes, alone, tmp_path, model_file, run):
-    outcome = run("segment", *scenes, "-o", tmp_path / "maps", "-m", model_file(), "--workers", 2)
+def test_cluster_gives_the_same_bytes(scenes, alone, cluster, tmp_path, model_file, run):
+    outcome = run("segment", *scenes, "-o", tmp_path / "maps", "-m", model_file(), "--scheduler", cluster.name)
     assert outcome.code == 1
     assert masks_in(tmp_path / "maps") == alone
     assert len(outcome.err.splitlines()) == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import rasterio
 import torch
 from rasters import landscape, write_raster
+from segmentation.dying_run import dying_run
 
 from glraster.config import Architecture, LandClass, ModelSpec
 from glraster.model.checkpoint import save
@@ -22,7 +21,6 @@ from glraster.raster.resize import thumbnail
 
 H, W = 330, 300
 WINDOWS, TILES = 9, 9 * 4
-DYING_RUN = Path(__file__).with_name("dying_run.py")
 CLASSES = (LandClass(4, "no building", (205, 178, 132)), LandClass(2, "building", (200, 60, 50)))
 MEAN, STD = 0.35, 0.2
 
@@ -119,7 +117,7 @@ def test_resume_goes_on_to_the_same_bytes_and_refuses_a_change(model, scene, tmp
     (tmp_path / "whole").mkdir()
     assert run(*call(scene, chosen, tmp_path / "whole")).code == 0
     arguments = call(scene, chosen, tmp_path)
-    killed = subprocess.run([sys.executable, str(DYING_RUN), "part:4", "SIGKILL", *arguments], check=False)
+    killed = dying_run("part:4", *arguments)
     assert killed.returncode == -9
     changed = run(*arguments[:-1], "--resume")
     assert changed.code == 1

@@ -5,22 +5,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rasters import hole, landscape, write_raster
+from segmentation.dying_run import Ended, dying_run
 
 from glraster.files import held
 from glraster.segmentation.parts import PartFolder
 
 H, W = 330, 300
 WINDOWS = 9
-DYING_RUN = Path(__file__).with_name("dying_run.py")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +44,8 @@ def call(whole: tuple, folder: Path) -> list[str]:
     return [str(part) for part in ("segment", scene, "-m", model, *outputs, "--precision", "float32")]
 
 
-def killed(
-    moment: str, arguments: list[str], signal: str = "SIGKILL", *, lockless: bool = False
-) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(DYING_RUN), moment, signal, *arguments]
-    environment = os.environ | ({"LOCKLESS": "1"} if lockless else {})
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def killed(moment: str, arguments: list[str], signal: str = "SIGKILL", *, lockless: bool = False) -> Ended:
+    return dying_run(moment, *arguments, name=signal, environment={"LOCKLESS": "1"} if lockless else {})
 
 
 @pytest.fixture(scope="module")
