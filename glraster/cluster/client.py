@@ -227,6 +227,30 @@ class Cluster:
             raise ClusterError(f"{self.name}: its workers do not answer within {_ANSWER_S} s; are they busy?")
         return answers
 
+    def submit(self, work: Work[Call, Source], key: str) -> Any:
+        """Hand out a task; its Dask future. `key` is its name in Dask's dashboard."""
+        return self._client.submit(run, work, key=f"glraster-{key}", pure=False)
+
+    def result(self, future: Any, work: str, advice: str, direct: bool) -> Any:
+        """The result of a task, through the scheduler or directly from its worker; errors say `work` and `advice`."""
+        from distributed import CancelledError, KilledWorker
+
+        try:
+            return self._client.gather(future, direct=direct)
+        except KilledWorker as error:
+            raise ClusterError(
+                f"{self.name}: {work} ended one worker after another, the last {error.last_worker.address}; see its "
+                f"log, and if it ran out of memory, {advice}"
+            ) from error
+        except CancelledError as error:  # what Dask makes of all tasks when it loses the scheduler
+            raise self._gone() from error
+
+    def call_off(self, futures: Iterable[Any]) -> None:
+        """Call off tasks whose results nobody takes any more."""
+        remaining = list(futures)
+        if remaining and self._client.status == "running":
+            self._client.cancel(remaining)
+
     def reaches_workers(self) -> bool:
         """Whether this process may connect to a worker's own port, which a firewall or a container may hide."""
         from distributed.comm import parse_host_port
@@ -288,24 +312,12 @@ class Workers(Generic[Call, Source]):
         """
         remaining, waiting, patience = iter(tasks), set[Any](), _Patience(self.cluster)
         turn: SimpleQueue[Any] = SimpleQueue()  # futures in the order of their results, and None at the end
-        name, number, direct = (
-            f"glraster-{self.work.replace(' ', '-')}-{uuid4().hex}",
-            0,
-            self.cluster.reaches_workers(),
-        )
-        client, fetched = self.cluster._client, None
+        direct, fetched = self.cluster.reaches_workers(), None
         pool = ThreadPoolExecutor(1, "glraster fetch")
         try:
             while True:
                 for task in islice(remaining, max(0, AHEAD * max(1, patience.workers()) - len(waiting))):
-                    number += 1
-                    work = Work(function, self.opening, self.fingerprint, task)
-                    future = client.submit(run, work, key=f"{name}-{number}", pure=False)
-                    waiting.add(future)
-                    if self.ordered:
-                        turn.put(future)
-                    else:
-                        future.add_done_callback(turn.put)
+                    waiting.add(self._submit(Work(function, self.opening, self.fingerprint, task), turn))
                 if not waiting:
                     return
                 fetched = fetched or pool.submit(self._fetch, turn, direct)
@@ -319,26 +331,23 @@ class Workers(Generic[Call, Source]):
                 del result  # not held while the next one is waited for
         finally:
             turn.put(None)
-            if waiting and client.status == "running":
-                client.cancel(list(waiting))
+            self.cluster.call_off(waiting)
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, turn: SimpleQueue[Any], direct: bool) -> tuple[Any, Any]:
-        """The future whose turn it is, and its result."""
-        from distributed import CancelledError, KilledWorker
+    def _submit(self, work: Work[Call, Source], turn: SimpleQueue[Any]) -> Any:
+        future = self.cluster.submit(work, f"{self.work.replace(' ', '-')}-{uuid4().hex}")
+        if self.ordered:
+            turn.put(future)
+        else:
+            future.add_done_callback(turn.put)
+        return future
 
+    def _fetch(self, turn: SimpleQueue[Any], direct: bool) -> tuple[Any, Any]:
+        """The future whose turn it is, and its result; None at the end."""
         future = turn.get()
         if future is None:
             return None, None
-        try:
-            return future, self.cluster._client.gather(future, direct=direct)
-        except KilledWorker as error:
-            raise ClusterError(
-                f"{self.cluster.name}: {self.work} ended one worker after another, the last "
-                f"{error.last_worker.address}; see its log, and if it ran out of memory, {self.advice}"
-            ) from error
-        except CancelledError as error:  # what Dask makes of all tasks when it loses the scheduler
-            raise self.cluster._gone() from error
+        return future, self.cluster.result(future, self.work, self.advice, direct)
 
 
 class _Patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import threading
@@ -119,7 +120,7 @@ def segment_scenes(
         folder: of the masks; made if it is not there.
         model: a `.safetensors` model file; the one that comes with glraster if None.
         options: see `ScenesOptions`. With `resume`, masks that the same model has finished are kept.
-        cluster: workers that compute the windows of several scenes at once, see `cluster.connected`.
+        cluster: workers that compute the windows of several scenes at once, see `distributed.connect`.
         watch: callbacks for outcomes and progress.
 
     Raises:
@@ -134,75 +135,78 @@ def segment_scenes(
     masks = _masks(names, target)
     _check(options.segment)
     inputs = tuple(input_files(*names)) if any(os.path.lexists(mask) for mask in masks) else ()
-    own_id = model_id(model_path(model))
+    run = _Run(model, model_id(model_path(model)), options, cluster, watch or Watch(), inputs, len(names))
     try:
         target.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{target}: cannot be made a folder: {os.strerror(error.errno or 0)}") from error
-    ended, watching = threading.Event(), watch or Watch()
-    outcomes: dict[str, SceneOutcome] = {}
+    return run.segment_all(list(zip(names, masks, strict=True)))
 
-    def one(scene: str, mask: Path) -> SceneOutcome:
-        def go_on(progress: Progress) -> None:
-            if ended.is_set():
+
+@dataclass
+class _Run:
+    """Several scenes at work; `outcomes` are those of the scenes that ended, by mask."""
+
+    model: str | os.PathLike[str] | None
+    model_id: str
+    options: ScenesOptions
+    cluster: Cluster | None
+    watch: Watch
+    inputs: Sequence[str | Path]
+    count: int
+    outcomes: dict[str, SceneOutcome] = field(default_factory=dict)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def segment_all(self, scenes: Sequence[tuple[str, Path]]) -> ScenesResult:
+        at_once = 1 if self.cluster is None else min(_MOST_AT_ONCE, len(self.cluster.workers) + 1)
+        try:
+            for outcome in (
+                itertools.starmap(self.segment_one, scenes) if at_once == 1 else self._at_once(scenes, at_once)
+            ):
+                self.outcomes[outcome.output] = outcome
+                self.watch.ended(outcome)
+        except (*OF_ALL_SCENES, KeyboardInterrupt) as error:
+            error.add_note(
+                f"{len(self.outcomes)} of {self.count} scenes are through; repeat the call with --resume to go on"
+            )
+            raise
+        return ScenesResult(tuple(self.outcomes[str(mask)] for _, mask in scenes))
+
+    def _at_once(self, scenes: Sequence[tuple[str, Path]], threads: int) -> Iterator[SceneOutcome]:
+        """Outcomes in the order in which scenes end; an error, or an interruption, ends all of them."""
+        with ThreadPoolExecutor(threads, "glraster scene") as pool:
+            waiting: set[Future[SceneOutcome]] = {pool.submit(self.segment_one, *scene) for scene in scenes}
+            try:
+                while waiting:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield future.result()
+            finally:
+                self.ended.set()
+                for future in waiting:
+                    future.cancel()
+
+    def segment_one(self, scene: str, mask: Path) -> SceneOutcome:
+        """Map a scene; an error that is not `OF_ALL_SCENES` is its outcome."""
+        options = self.options
+
+        def progress(progress: Progress) -> None:
+            if self.ended.is_set():
                 raise KeyboardInterrupt
-            watching.progress(SceneProgress(scene, progress, len(outcomes), len(names)))
+            self.watch.progress(SceneProgress(scene, progress, len(self.outcomes), self.count))
 
         try:
-            if options.segment.resume and _finished(mask, own_id):
+            if options.segment.resume and _finished(mask, self.model_id):
                 return SceneOutcome(scene, str(mask), "kept")
-            refuse_inputs([mask], inputs)
-            return _segment_one((scene, mask, model), options, cluster, go_on)
+            refuse_inputs([mask], self.inputs)
+            check_sidecars(mask, options.sidecars, overwrite=options.segment.overwrite)
+            result = segment(scene, mask, self.model, options.segment, progress, self.cluster)
+            write_sidecars(scene, mask, options.sidecars)
+            return SceneOutcome(scene, str(mask), "done", result)
         except OF_ALL_SCENES:
             raise
         except GlrasterError as error:
             return SceneOutcome(scene, str(mask), "failed", error=error)
-
-    at_once = 1 if cluster is None else min(_MOST_AT_ONCE, len(cluster.workers) + 1)
-    calls = [(lambda scene=scene, mask=mask: one(scene, mask)) for scene, mask in zip(names, masks, strict=True)]
-    try:
-        for outcome in _in_turn(calls) if at_once == 1 else _at_once(calls, at_once, ended):
-            outcomes[outcome.output] = outcome
-            watching.ended(outcome)
-    except (*OF_ALL_SCENES, KeyboardInterrupt) as error:
-        error.add_note(f"{len(outcomes)} of {len(names)} scenes are through; repeat the call with --resume to go on")
-        raise
-    return ScenesResult(tuple(outcomes[str(mask)] for mask in masks))
-
-
-_Call = Callable[[], SceneOutcome]
-
-
-def _in_turn(calls: Sequence[_Call]) -> Iterator[SceneOutcome]:
-    return (call() for call in calls)
-
-
-def _at_once(calls: Sequence[_Call], count: int, ended: threading.Event) -> Iterator[SceneOutcome]:
-    """Outcomes in the order in which calls end; an error, or an interruption, ends all of them."""
-    with ThreadPoolExecutor(count, "glraster scene") as pool:
-        waiting: set[Future[SceneOutcome]] = {pool.submit(call) for call in calls}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            ended.set()
-            for future in waiting:
-                future.cancel()
-
-
-def _segment_one(
-    call: tuple[str, Path, str | os.PathLike[str] | None],
-    options: ScenesOptions,
-    cluster: Cluster | None,
-    go_on: Callable[[Progress], None],
-) -> SceneOutcome:
-    scene, mask, model = call
-    check_sidecars(mask, options.sidecars, overwrite=options.segment.overwrite)
-    result = segment(scene, mask, model, options.segment, go_on, cluster)
-    write_sidecars(scene, mask, options.sidecars)
-    return SceneOutcome(scene, str(mask), "done", result)
 
 
 def _check(options: SegmentOptions) -> None:

@@ -30,15 +30,15 @@ def peak_bytes(scene: Path, model: Path, branch: str) -> int:
 
 def scene_of(folder: Path, height: int, width: int) -> Path:
     folder.mkdir()
-    pixels = np.tile(landscape(1000, 1000), (1, height // 1000, width // 1000))
+    pixels = np.tile(landscape(1000, 500), (1, height // 1000, width // 500))
     layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "LZW"}
     return write_raster(folder / "scene.tif", pixels, **layout)
 
 
 @pytest.mark.parametrize(
     ("branch", "small", "large"),
-    [("global", (1000, 2000), (4000, 6000)), ("full", (1000, 1000), (1000, 3000))],
-    ids=["24 MPx through the global branch", "3 MPx through both"],
+    [("global", (1000, 1000), (3000, 4000)), ("full", (1000, 500), (1000, 1500))],
+    ids=["12 MPx through the global branch", "1.5 MPx through both"],
 )
 def test_larger_scene_takes_no_more_memory(branch, small, large, tmp_path, model_file):
     model = model_file("local", context_px=500, tile_px=320, thumbnail_px=64)
