@@ -131,6 +131,7 @@ def open_job(mask_path: str, output: str, options: VectorizeOptions | None) -> I
         claim(Path(output), inputs=inputs, overwrite=options.overwrite)
     with ExitStack() as stack:
         mask = stack.enter_context(ClassRaster(mask_path, options.bounds))
+        _check_transform(mask)
         confidence = None
         if options.confidence is not None:
             confidence = stack.enter_context(ValueRaster(str(options.confidence)))
@@ -163,6 +164,11 @@ def pixel_side_m(mask: ClassRaster, ground: Ground) -> float:
     xy = np.array([mask.transform @ (column + i, row + j) for i, j in _SQUARE])
     area = float(ground.measure(xy, np.array([0, len(xy)]))[0][0])
     return math.sqrt(abs(area) if math.isfinite(area) else abs(mask.transform.determinant))
+
+
+def _check_transform(mask: ClassRaster) -> None:
+    if not 0 < abs(mask.transform.determinant) < math.inf:
+        raise SceneError("its transform gives pixels no area; give it another (rio edit-info)", where=mask.path)
 
 
 def _decimals(pixel_m: float) -> int:

@@ -11,6 +11,7 @@ import time
 import geopandas as gpd
 import numpy as np
 import pytest
+from affine import Affine
 from rasters import write_raster
 from vector.masks import blobs
 
@@ -45,6 +46,8 @@ def test_masks_that_are_none(tmp_path, fails):
     (tmp_path / "notes.tif").write_text("no raster")
     fails(1, "has the value 0.5", floating, "-o", out)
     fails(1, "bands", four, "-o", out)
+    flat = write_raster(tmp_path / "flat.tif", np.ones((1, 9, 9), np.uint8), transform=Affine(1, 1, 5e5, 1, 1, 5e6))
+    fails(1, "flat.tif: its transform gives pixels no area", flat, "-o", out)
     fails(1, "cannot be opened as a raster", tmp_path / "notes.tif", "-o", out)
     fails(1, "cannot be opened as a raster", tmp_path / "absent.tif", "-o", out)
 
