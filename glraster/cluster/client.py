@@ -30,7 +30,7 @@ START_S, STOP_S, CONNECT_S = 120, 20, 10
 _ANSWER_S = 180
 """Seconds for a worker's first answer, for which it loads all libraries: on a busy machine they take a minute."""
 
-_TICK_S, _ASKED, _REACH_S = 1.0, 8, 2.0
+TICK_S, _ASKED, _REACH_S = 1.0, 8, 2.0
 """Pause between two looks at the cluster; workers asked how they compute; patience with a worker's own port."""
 
 AHEAD = 2
@@ -321,7 +321,7 @@ class Workers(Generic[Call, Source]):
                 if not waiting:
                     return
                 fetched = fetched or pool.submit(self._fetch, turn, direct)
-                if not wait([fetched], _TICK_S).done:
+                if not wait([fetched], TICK_S).done:
                     self.idle()
                     continue
                 future, result = fetched.result()

@@ -201,7 +201,8 @@ def _wait_until_seen(job: SegmentJob, parts: Parts, places: list[WindowPlace]) -
 
 _computing = threading.Lock()
 """One task at a time, however many threads the worker has: torch uses the cores by itself, datasets are not shared."""
-_predictors: dict[tuple[object, ...], Predictor] = {}
+predictors: dict[tuple[object, ...], Predictor] = {}
+"""Of this process: the model that the last task used."""
 
 
 def open_scene(call: SceneCall) -> tuple[SegmentJob, Fingerprint]:
@@ -258,7 +259,7 @@ def _predictor(job: SegmentJob) -> Predictor:
     """The model of a job, loaded once for all scenes that use it in the same way."""
     of_scene: Mapping[str, Any] = dict.fromkeys(("indexes", "bounds", "nodata", "gsd", "value_range"))
     key = (job.model, job.plan.tiles, replace(job.options, **of_scene))
-    if key not in _predictors:
-        _predictors.clear()
-        _predictors[key] = job.predictor()
-    return _predictors[key]
+    if key not in predictors:
+        predictors.clear()
+        predictors[key] = job.predictor()
+    return predictors[key]

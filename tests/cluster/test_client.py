@@ -98,7 +98,7 @@ def while_there(_, path):
 
 def test_who_waits_is_told_every_second(cluster, tmp_path, monkeypatch):
     """The task ends when the callback lets it."""
-    monkeypatch.setattr(client, "_TICK_S", 0.01)
+    monkeypatch.setattr(client, "TICK_S", 0.01)
     (tmp_path / "hold").touch()
     runner = workers(cluster, idle=lambda: (tmp_path / "hold").unlink(missing_ok=True))
     assert len(list(runner.map(by_value(while_there), [str(tmp_path / "hold")]))) == 1
@@ -124,7 +124,7 @@ def test_an_error_of_a_task_is_raised_here(cluster):
 
 def test_no_worker_for_a_while_is_an_error(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "WORKERS_S", 0.01)
-    monkeypatch.setattr(client, "_TICK_S", 0.01)
+    monkeypatch.setattr(client, "TICK_S", 0.01)
     monkeypatch.setattr(distributed.Client, "nthreads", lambda _: {})
 
     (tmp_path / "hold").touch()
