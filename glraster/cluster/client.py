@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from itertools import islice
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 from uuid import uuid4
 
-from glraster.cluster.worker import Call, Fingerprint, Opening, Source, Work, check_agreement, describe, run
+from glraster.cluster.worker import Call, Fingerprint, Opening, Work, check_agreement, describe, run
 from glraster.errors import ClusterError, GlrasterError, UsageError
 from glraster.process import keep_freed_memory
+from glraster.runner import Result, Source, Task
 
 SCHEDULER_S, WORKERS_S = 10, 60
 """Seconds to wait for an answer of a scheduler, and for a worker."""
@@ -35,9 +36,6 @@ TICK_S, _ASKED, _REACH_S = 1.0, 8, 2.0
 
 AHEAD = 2
 """Tasks per worker that are under way, or done and not yet fetched."""
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 def _nothing() -> None: ...

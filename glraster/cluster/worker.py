@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from glraster.errors import ClusterError, GlrasterError
+from glraster.runner import Source
 
 _MOST_OPEN = 16
 """Calls whose files a worker keeps open."""
@@ -22,7 +23,6 @@ Fingerprint = Mapping[str, object]
 """All that decides the bytes of a result, as JSON values."""
 
 Call = TypeVar("Call", bound=Hashable)
-Source = TypeVar("Source")
 
 
 @dataclass(frozen=True)

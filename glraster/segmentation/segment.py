@@ -28,7 +28,7 @@ from glraster.segmentation.write_map import (
     MapBehindWindows,
     MapContent,
     Progress,
-    ProgressCallback,
+    ReportProgress,
     write_map,
 )
 
@@ -84,7 +84,7 @@ def segment(
     output: str | os.PathLike[str],
     model: str | os.PathLike[str] | None = None,
     options: SegmentOptions | None = None,
-    progress: ProgressCallback | None = None,
+    progress: ReportProgress | None = None,
     cluster: Cluster | None = None,
 ) -> SegmentResult:
     """Map the land cover of a scene with a model and write the mask as a Cloud-Optimized GeoTIFF.
@@ -146,7 +146,7 @@ def _check_space(job: SegmentJob, store: Store) -> None:
 
 
 def _compute(
-    job: SegmentJob, windows: LocalWindows | ClusterWindows, journal: Journal, progress: ProgressCallback
+    job: SegmentJob, windows: LocalWindows | ClusterWindows, journal: Journal, progress: ReportProgress
 ) -> tuple[WindowCounts, MapContent]:
     """Compute the windows, and write the map behind them."""
     parts = parts_in(journal.store, job.spec.architecture.classes, journal.folder)
@@ -156,7 +156,7 @@ def _compute(
 
 
 def _compute_paper(
-    job: SegmentJob, _: LocalWindows | ClusterWindows, journal: Journal, progress: ProgressCallback
+    job: SegmentJob, _: LocalWindows | ClusterWindows, journal: Journal, progress: ReportProgress
 ) -> tuple[WindowCounts, MapContent]:
     """Compute a scene of one context as the authors' released evaluation does, without parts."""
     predictor = job.predictor()

@@ -8,9 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import Any
-
-import numpy.typing as npt
 
 from glraster.process import peak_memory_bytes
 from glraster.raster.source import gdal_session
@@ -18,11 +15,9 @@ from glraster.runner import Threads
 from glraster.segmentation.job import SegmentJob
 from glraster.segmentation.parts import Parts
 from glraster.segmentation.plan import WindowPlace
-from glraster.segmentation.predict import Predictor, WindowScores, fitting_scores
+from glraster.segmentation.predict import Image, Predictor, WindowScores, fitting_scores
 
 log = logging.getLogger(__name__)
-
-Image = npt.NDArray[Any]
 
 ReportWindows = Callable[[int, int], None]
 """Called with the number of windows done so far and the number of all that were missing."""

@@ -51,10 +51,10 @@ class Progress:
     total: int
 
 
-ProgressCallback = Callable[[Progress], None]
+ReportProgress = Callable[[Progress], None]
 
 
-class Scores(Protocol):
+class ScoreSource(Protocol):
     """Where scores come from: an `Assembly`, or a `ScoreArray`."""
 
     def scores(self, block: Window) -> tuple[FloatArray, npt.NDArray[np.bool_]]: ...
@@ -68,7 +68,7 @@ class MapContent:
     nodata_pixels: int
 
 
-def write_map(job: SegmentJob, journal: Journal, source: Scores, report: ProgressCallback) -> MapContent:
+def write_map(job: SegmentJob, journal: Journal, source: ScoreSource, report: ReportProgress) -> MapContent:
     """Assemble the map block by block, write every output, and move all to their places at the end.
 
     `report` is called after every block, and before anything is moved; what it raises ends the writing.
@@ -238,7 +238,7 @@ class MapBehindWindows:
         progress: called for windows and, once all are computed, for blocks.
     """
 
-    def __init__(self, job: SegmentJob, journal: Journal, parts: Parts, progress: ProgressCallback) -> None:
+    def __init__(self, job: SegmentJob, journal: Journal, parts: Parts, progress: ReportProgress) -> None:
         self._job, self._journal, self._parts, self._progress = job, journal, parts, progress
         self._arrivals = Arrivals(
             job.plan.places, lambda places: parts.finished(places, job.plan.window_cells), parts.store.name
