@@ -34,7 +34,7 @@ class Outcome:
     err: str
 
 
-_COLLECT_BYTES = 200 * 2**20
+_COLLECT_BYTES = 350 * 2**20
 """Growth of this process after which what tests left behind is collected."""
 
 _collected_at = 0
