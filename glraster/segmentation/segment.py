@@ -115,8 +115,11 @@ def segment(
             ) as journal,
             held(path for path in (job.options.confidence, job.options.probabilities) if path is not None),
         ):
-            compute = _compute_paper if job.options.merge == "paper" else _compute
-            counts, content = compute(job, windows, journal, progress or (lambda _: None))
+            report = progress or (lambda _: None)
+            if job.options.merge == "paper":
+                counts, content = _compute_paper(job, journal, report)
+            else:
+                counts, content = _compute(job, windows, journal, report)
             journal.discard()
         cost = _Cost(
             time.perf_counter() - started,
@@ -155,9 +158,7 @@ def _compute(
         return counts, behind.content()
 
 
-def _compute_paper(
-    job: SegmentJob, _: LocalWindows | ClusterWindows, journal: Journal, progress: ReportProgress
-) -> tuple[WindowCounts, MapContent]:
+def _compute_paper(job: SegmentJob, journal: Journal, progress: ReportProgress) -> tuple[WindowCounts, MapContent]:
     """Compute a scene of one context as the authors' released evaluation does, without parts."""
     predictor = job.predictor()
     started = time.perf_counter()
