@@ -29,7 +29,7 @@ test: .venv/installed
 demo/scene.tif: .venv/installed examples/make_scene.py $(wildcard examples/scenery/*.py)
 	$(BIN)/python examples/make_scene.py $@ --force
 
-# What the default model learns from; GLRASTER_DATA is the folder that holds dubai/, buildings/ and banepa/.
+# What the default model learns from; GLRASTER_DATA is the folder that holds the Dubai tiles in dubai/.
 training-data: .venv/installed
 	test -d "$(GLRASTER_DATA)/dubai"
 	mkdir -p demo/training/synthetic
@@ -38,9 +38,10 @@ training-data: .venv/installed
 	$(BIN)/python examples/make_scene.py demo/training/synthetic/scene_102.tif --seed 102 --width 3072 --height 3072 --force
 
 default-model: training-data
-	GLRASTER_DATA="$(abspath $(GLRASTER_DATA))" $(BIN)/glraster train examples/default.yaml examples/buildings.yaml -o runs/default \
-		--init imagenet --arch lite0,width=64,mode=tiles --bfloat16 --set 'stages=[tiles]' --set 'shares=[5,3]' \
-		--set tile_px=384 --set 'tiles=[1,2]' --set batch=4 --set sub_batch=8 --set steps=700 --set steps_per_epoch=350 \
-		--set warm_up=50 --set freeze=2 --set backbone_rate=0.3 --set 'zoom=[0.6,1.6]' --set colour=0.2 --set blind=0 \
-		--set trust=1 --set ema=0.99
-	$(BIN)/python examples/pack_model.py runs/default/model.safetensors glraster/model/default.safetensors
+	$(BIN)/glraster train examples/default.yaml -o runs/default_1 --bfloat16 --set steps=2150 --set steps_per_epoch=325 \
+		--set 'zoom=[0.6,1.6]' --set colour=0.2 --set blind=0 --set adjust=0 --set trust=1
+	$(BIN)/glraster train examples/default.yaml -o runs/default_2 --bfloat16 --set steps=1500 --set steps_per_epoch=250 \
+		--set warm_up=50 --set trust=1 --init runs/default_1/model.safetensors
+	$(BIN)/glraster train examples/default.yaml -o runs/default_3 --bfloat16 --set steps=900 --set steps_per_epoch=300 \
+		--set warm_up=50 --set learning_rate=0.0006 --init runs/default_2/model.safetensors
+	$(BIN)/python examples/pack_model.py runs/default_3/model.safetensors glraster/model/default.safetensors

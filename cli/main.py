@@ -16,8 +16,6 @@ import click
 from glraster._version import __version__
 from glraster.errors import GlrasterError
 
-from .startup import end_quickly
-
 VERBS = {
     "segment": "Map the land cover of a scene.",
     "vectorize": "Turn a class mask into polygons.",
@@ -65,7 +63,6 @@ def glraster() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its status."""
-    end_quickly()
     _log_to_stderr()
     try:
         with _sigterm_interrupts():

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from . import options, progress, terminal
-from .startup import loading
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:  # noqa: ARG001
@@ -65,11 +64,7 @@ def command(
     The ending of the output says its format: .gpkg (with a style), .parquet, .fgb, .geojson, .geojsonl; - writes
     GeoJSON lines to standard output.
     """
-    with loading():
-        import numba.np.arraymath  # noqa: F401 (looks for SciPy)
-        import pyogrio.raw  # noqa: F401
-
-        from glraster.vector.vectorize import VectorizeOptions, vectorize
+    from glraster.vector.vectorize import VectorizeOptions, vectorize
 
     spread = scheduler is not None or workers is not None
     if spread and settings["threads"] is not None:
