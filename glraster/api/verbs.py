@@ -101,9 +101,9 @@ def _segment_in_memory(
     try:
         mask = folder / "land_cover.tif"
         with_confidence = {"confidence": folder / "confidence.tif", **options}
-        chosen = as_options(SegmentOptions, "segment", with_confidence)
-        segment_file(scene, mask, model, chosen, progress, cluster)
-        return LandCover.read(mask, chosen.confidence).owning(folder)
+        settings = as_options(SegmentOptions, "segment", with_confidence)
+        segment_file(scene, mask, model, settings, progress, cluster)
+        return LandCover.read(mask, settings.confidence).owning(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -135,9 +135,9 @@ def vectorize(
     from glraster.vector.vectorize import VectorizeOptions
     from glraster.vector.vectorize import vectorize as vectorize_file
 
-    chosen = as_options(VectorizeOptions, "vectorize", options)
+    settings = as_options(VectorizeOptions, "vectorize", options)
     with raster_path(mask) as path:
-        return vectorize_file(path, output, chosen, progress, cluster)
+        return vectorize_file(path, output, settings, progress, cluster)
 
 
 @speaks_python
@@ -220,15 +220,15 @@ def evaluate(
     if "tolerance" in options:
         options["tolerance"] = Tolerance(*options["tolerance"])
     options["truth"] = take_options(TruthOptions, options)
-    chosen = as_options(EvaluateOptions, "evaluate", options)
+    settings = as_options(EvaluateOptions, "evaluate", options)
     if str(prediction).lower().endswith((".yaml", ".yml")):
         if truth is not None:
             raise UsageError("a catalog names its own labels; leave `truth` out")
-        return evaluate_catalog(str(prediction), chosen)
+        return evaluate_catalog(str(prediction), settings)
     if truth is None:
         raise UsageError("give `truth`: a raster, polygons or points to compare the map with")
     with raster_path(prediction) as path:
-        return evaluate_map(path, str(truth), chosen)
+        return evaluate_map(path, str(truth), settings)
 
 
 @speaks_python
@@ -251,9 +251,9 @@ def report(subject: PathLike | LandCover, output: PathLike, **options: Any) -> R
     options["meaning"] = take_options(TruthOptions, options)
     if isinstance(subject, LandCover):
         options.setdefault("confidence", subject.confidence_path)
-    chosen = as_options(ReportOptions, "report", options)
+    settings = as_options(ReportOptions, "report", options)
     with raster_path(subject) as path:
-        return write_report(path, output, chosen)
+        return write_report(path, output, settings)
 
 
 @speaks_python
