@@ -66,7 +66,7 @@ def check_style(data: bytes, _: Path) -> None:
     import xml.etree.ElementTree as ET
 
     from glraster.config import LandClass
-    from glraster.interchange.style import qml
+    from glraster.interchange.sidecars import qml
 
     names = data.decode("utf-8", "replace").split("\n")[:20]
     root = ET.fromstring(qml([LandClass(i, name, (0, 0, 0)) for i, name in enumerate(names)]))
@@ -176,7 +176,7 @@ def fuzz_guided(target: str, seconds: float) -> None:
     with atheris.instrument_imports(include=["glraster", "yaml"]):
         import glraster.catalog
         import glraster.interchange.mlm
-        import glraster.interchange.style
+        import glraster.interchange.sidecars
         import glraster.model.checkpoint  # noqa: F401
     folder = Path(tempfile.mkdtemp())
     corpus = folder / "corpus"

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 import rasterio
 from rasterio.errors import RasterioError
 
 from glraster.config import LandClass
 from glraster.errors import SceneError, require_extra
-from glraster.files import claim, item_path, style_path
+from glraster.files import claim, item_path, style_path, write_file
 from glraster.interchange.stac import STAC_EXTRA, MapFiles, acquisition_time, write_stac_item
-from glraster.interchange.style import write_qml
 from glraster.raster.class_names import declared_classes
 from glraster.raster.remote import remote_settings
 from glraster.raster.source import reason
+from glraster.raster.writer import xml_characters
+
+_STYLE = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+<qgis version="3.22" styleCategories="Symbology">
+  <pipe>
+    <provider>
+      <resampling enabled="false" zoomedInResamplingMethod="nearestNeighbour" zoomedOutResamplingMethod="nearestNeighbour" maxOversampling="2"/>
+    </provider>
+    <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">
+      <rasterTransparency/>
+      <colorPalette>
+{entries}
+      </colorPalette>
+    </rasterrenderer>
+    <brightnesscontrast brightness="0" contrast="0" gamma="1"/>
+    <huesaturation colorizeOn="0" saturation="0" grayscaleMode="0"/>
+    <rasterresampler maxOversampling="2"/>
+  </pipe>
+  <blendMode>0</blendMode>
+</qgis>
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,29 @@ def write_sidecars(
         files = MapFiles(mask, os.fspath(scene), beside[0], beside[1], style)
         write_stac_item(files, item_path(mask), _acquired(os.fspath(scene)))
     return sidecars.paths(mask)
+
+
+def qml(classes: Sequence[LandClass]) -> str:
+    """A QGIS style with one palette entry per class, in their order."""
+    entries = "\n".join(
+        f'        <paletteEntry value="{c.id}" color="#{bytes(c.color).hex()}" alpha="255" '
+        f"label={quoteattr(xml_characters(c.name))}/>"
+        for c in classes
+    )
+    return _STYLE.format(entries=entries)
+
+
+def write_qml(classes: Sequence[LandClass], path: Path) -> None:
+    """Write the QGIS style of a mask; it appears whole or not at all and replaces what was there.
+
+    Args:
+        classes: names and colours of the mask's values.
+        path: usually `style_path(mask)`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_file(path, qml(classes))
 
 
 def _classes(mask: Path) -> tuple[LandClass, ...]:

@@ -13,7 +13,7 @@ from rasters import HALF_METRE, UTM
 
 from glraster.config import LandClass
 from glraster.files import style_path
-from glraster.interchange.style import qml, write_qml
+from glraster.interchange.sidecars import qml, write_qml
 from glraster.raster.grid import Window
 from glraster.raster.writer import CogWriter, RasterForm
 
