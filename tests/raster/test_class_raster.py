@@ -89,7 +89,7 @@ def both_views(path) -> tuple[np.ndarray, np.ndarray]:
     """Ids as evaluation and reports see them, and as they are traced, both with 255 for no class."""
     with ClassRaster(str(path)) as raster:
         ids = raster.read(raster.extent)
-        (_, pixels), *_ = raster.bands(raster.region.height)
+        pixels = raster.band(raster.region.top, raster.region.height)
         traced = pixels[1:-1, 1 : 1 + ids.shape[1]].astype(np.int64)
         return ids, np.where(traced == raster.blank, 255, traced)
 
@@ -147,7 +147,7 @@ def test_the_least_number_of_32_bits_does_not_vanish(tmp_path):
     pixels[0, 1, 1] = -(2**31)
     with ClassRaster(str(write_raster(tmp_path / "map.tif", pixels))) as raster:
         with pytest.raises(SceneError, match="beyond -2147483647"):
-            list(raster.bands(6))
+            raster.band(0, 6)
         with pytest.raises(SceneError, match="beyond"):
             raster.read(raster.extent)
 
