@@ -38,7 +38,11 @@ Options = TypeVar("Options")
 
 @contextmanager
 def raster_path(raster: RasterLike | OnDisk) -> Iterator[str]:
-    """Yield a name under which GDAL opens the raster; what is no file becomes a temporary one meanwhile."""
+    """Yield a name under which GDAL opens the raster; what is no file becomes a temporary one meanwhile.
+
+    Raises:
+        TypeError: if it is nothing of this kind. UsageError: if the array has another shape.
+    """
     if isinstance(raster, WarpedVRT | tuple):
         with TemporaryDirectory(prefix="glraster-") as folder:
             path = Path(folder) / "raster.tif"
@@ -51,8 +55,13 @@ def raster_path(raster: RasterLike | OnDisk) -> Iterator[str]:
         yield str(raster.name)
     elif isinstance(raster, str | os.PathLike):
         yield os.fspath(raster)
-    else:
+    elif hasattr(raster, "path"):
         yield str(raster.path)
+    else:
+        raise TypeError(
+            f"a {type(raster).__name__} is no raster; give a path, a rasterio dataset open for reading, or (array, "
+            "transform, crs)"
+        )
 
 
 def _write(path: Path, array: Any, transform: Affine | None, crs: Any) -> None:

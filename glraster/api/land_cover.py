@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -18,7 +17,7 @@ from glraster.api.notebook import picture
 from glraster.api.wording import speaks_python
 from glraster.config import LandClass
 from glraster.files import claim, staged
-from glraster.raster.class_raster import ClassRaster
+from glraster.raster.class_raster import ClassRaster, ValueRaster
 from glraster.raster.source import gdal_session
 
 if TYPE_CHECKING:
@@ -54,15 +53,15 @@ class LandCover:
         """Read a mask that `segment` wrote, or any raster of class ids, whole.
 
         Raises:
-            SceneError: if it is no class mask.
+            SceneError: if it is no class mask, or a file cannot be read.
         """
         with gdal_session(), ClassRaster(str(mask)) as raster:
             array, classes = raster.read(raster.extent), raster.classes
             transform, crs = raster.transform, raster.crs
         certainty = None
         if confidence is not None:
-            with rasterio.open(confidence) as dataset:
-                certainty = dataset.read(1)
+            with gdal_session(), ValueRaster(str(confidence)) as values:
+                certainty = values.read_bands(values.index).astype(np.uint8)
         where = None if confidence is None else Path(confidence)
         return cls(array, transform, crs, classes, certainty, Path(mask), where)
 

@@ -221,7 +221,7 @@ def evaluate(
         options["tolerance"] = Tolerance(*options["tolerance"])
     options["truth"] = take_options(TruthOptions, options)
     settings = as_options(EvaluateOptions, "evaluate", options)
-    if str(prediction).lower().endswith((".yaml", ".yml")):
+    if isinstance(prediction, str | os.PathLike) and str(prediction).lower().endswith((".yaml", ".yml")):
         if truth is not None:
             raise UsageError("a catalog names its own labels; leave `truth` out")
         return evaluate_catalog(str(prediction), settings)

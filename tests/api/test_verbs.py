@@ -102,6 +102,18 @@ def test_an_array_of_no_raster_is_refused(model_file):
         glraster.segment((np.zeros(4), HALF_METRE, UTM), model=model_file())
 
 
+def test_an_array_without_its_place_is_a_type_error(model_file):
+    with pytest.raises(TypeError, match=r"a ndarray is no raster; give a path, a rasterio dataset open for reading"):
+        glraster.segment(PIXELS, model=model_file())
+
+
+def test_a_damaged_confidence_is_an_error_of_ours(scene, model_file, tmp_path):
+    glraster.segment(scene, tmp_path / "mask.tif", model=model_file())
+    (tmp_path / "confidence.tif").write_bytes(b"no raster")
+    with pytest.raises(glraster.SceneError, match=r"confidence\.tif: "):
+        glraster.LandCover.read(tmp_path / "mask.tif", tmp_path / "confidence.tif")
+
+
 def test_an_unknown_option_is_a_type_error_with_a_suggestion(scene):
     with pytest.raises(TypeError, match=r"segment\(\) has no option 'ttaa'; did you mean 'tta'\?"):
         glraster.segment(scene, ttaa=True)
